@@ -1,0 +1,22 @@
+"""The registry scope ``mmuniformer``: children of mmengine's root registries.
+
+``type='mmuniformer.UniFormer'`` resolves from mmdet, mmsegmentation and mmpose without an import of
+this package: mmengine imports ``mmuniformer.registry`` for the prefix, and the registry imports its
+``locations`` on the first look-up.
+"""
+
+from mmengine.registry import HOOKS as ROOT_HOOKS
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import Registry
+
+SCOPE = 'mmuniformer'
+
+MODELS = Registry('model', parent=ROOT_MODELS, scope=SCOPE, locations=['mmuniformer.models'])
+HOOKS = Registry('hook', parent=ROOT_HOOKS, scope=SCOPE, locations=['mmuniformer.hooks'])
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    'optimizer wrapper constructor',
+    parent=ROOT_OPTIM_WRAPPER_CONSTRUCTORS,
+    scope=SCOPE,
+    locations=['mmuniformer.optim'],
+)
