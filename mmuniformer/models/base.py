@@ -1,0 +1,276 @@
+"""What both backbones share: stages, output norms, freezing, checkpointing, weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from mmuniformer.models.arch import NUM_STAGES, STRIDES, Arch
+from mmuniformer.models.blocks import LocalBlock
+from mmuniformer.models.layers import ConvEmbed, MapLayerNorm, PatchEmbed
+
+MIN_SIDE = 32
+"""Smallest image side in pixels: stage 4 has a stride of 32."""
+
+
+class StagedBackbone(BaseModule):
+    """Four stages of blocks over patch embeddings, with a norm on each output.
+
+    Only the stages up to the last of ``out_indices`` and only the output norms in it are built, so
+    that every parameter takes part in the outputs. The arguments are those of ``UniFormer``.
+    """
+
+    def __init__(
+        self,
+        arch: Arch,
+        in_channels: int,
+        drop_rate: float,
+        drop_path_rate: float,
+        out_indices: Sequence[int],
+        frozen_stages: int,
+        norm_eval: bool,
+        with_cp: bool | Sequence[int],
+        channels_last: bool,
+        init_cfg: dict[str, Any] | None,
+    ):
+        super().__init__(init_cfg=init_cfg)
+        check_rates(drop_rate=drop_rate, drop_path_rate=drop_path_rate)
+        self.arch = arch
+        self.embed_dims = arch.embed_dims
+        self.depths = arch.depths
+        self.head_dim = arch.head_dim
+        self.in_channels = check_positive('in_channels', in_channels)
+        self.out_indices = check_out_indices(out_indices)
+        self.num_stages = self.out_indices[-1] + 1
+        self.frozen_stages = check_frozen_stages(frozen_stages)
+        self.norm_eval = norm_eval
+        self.with_cp = check_with_cp(with_cp, arch.depths)
+        self.channels_last = channels_last
+        self.drop_rate = drop_rate
+        self.drop_path_rates = stagewise(
+            torch.linspace(0, drop_path_rate, sum(arch.depths), device='cpu').tolist(), arch.depths
+        )
+        for stage in range(self.num_stages):
+            before = arch.embed_dims[stage - 1] if stage else in_channels
+            embed = ConvEmbed if arch.conv_stem[stage] else PatchEmbed
+            dim = arch.embed_dims[stage]
+            self.add_module(f'patch_embed{stage + 1}', embed(before, dim, STRIDES[stage]))
+            blocks = (self.make_block(stage, block) for block in range(arch.depths[stage]))
+            self.add_module(f'blocks{stage + 1}', nn.ModuleList(blocks))
+        for stage in self.out_indices:
+            norm = MapLayerNorm(arch.embed_dims[stage], eps=1e-6)
+            self.add_module(f'norm{stage + 1}', norm)
+        self.apply(reset_parameters)
+        self.freeze()
+
+    def make_block(self, stage: int, block: int) -> nn.Module:
+        """Build one block; stages and blocks count from 0. Attention stages are the subclass's."""
+        return LocalBlock(
+            self.arch.embed_dims[stage],
+            self.arch.mlp_ratios[stage],
+            self.drop_rate,
+            self.drop_path_rates[stage][block],
+            self.arch.layer_scale_init_value[stage],
+        )
+
+    def blocks(self, stage: int) -> nn.ModuleList:
+        """Return the blocks of a stage, counted from 0."""
+        return self.get_submodule(f'blocks{stage + 1}')
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Extract normed feature maps.
+
+        Args:
+            x: Images, ``(B, in_channels, H, W)``, floating, H and W from 32 up.
+
+        Returns:
+            For each stage in ``out_indices`` a contiguous map ``(B, C, H / stride, W / stride)``,
+            strides 4, 8, 16, 32, rounded down.
+
+        Raises:
+            TypeError: ``x`` is not a floating-point tensor.
+            ValueError: ``x`` has the wrong number of axes or channels, or a side below 32.
+        """
+        self.check_input(x)
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        outs, state = [], None
+        for stage in range(self.num_stages):
+            x = self.get_submodule(f'patch_embed{stage + 1}')(x)
+            x, state = self.forward_stage(stage, x, state)
+            if stage in self.out_indices:
+                outs.append(self.get_submodule(f'norm{stage + 1}')(x).contiguous())
+        return tuple(outs)
+
+    def forward_stage(self, stage: int, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Run the blocks of a stage on a map; ``state`` is what the stages hand on beside it."""
+        for index, block in enumerate(self.blocks(stage)):
+            x = self.run_block(stage, index, block, x)
+        return x, state
+
+    def run_block(self, stage: int, index: int, block: nn.Module, *args: Any) -> Any:
+        """Run a block, keeping its intermediates or recomputing them in backward (``with_cp``)."""
+        if not (self.training and torch.is_grad_enabled() and index < self.with_cp[stage]):
+            return block(*args)
+        return checkpoint(
+            block, *args, use_reentrant=False,
+            context_fn=lambda: (nullcontext(), keep_running_stats(block)),
+        )  # fmt: skip
+
+    def check_input(self, x: Tensor) -> None:
+        """Refuse what is not a batch of images that the network can take."""
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise TypeError(
+                f'the backbone takes a floating-point tensor, not {kind}: normalize images first '
+                '(the data preprocessor of the model does)'
+            )
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f'the backbone takes (B, {self.in_channels}, H, W), not {tuple(x.shape)}: '
+                'stack images into a batch, or set in_channels'
+            )
+        if min(x.shape[2:]) < MIN_SIDE:
+            raise ValueError(
+                f'an image of {x.shape[2]} x {x.shape[3]} (H x W) is too small: both sides should '
+                f'be at least {MIN_SIDE}, resize or pad it'
+            )
+
+    def train(self, mode: bool = True) -> StagedBackbone:
+        """Switch the mode; frozen stages and, with ``norm_eval``, BatchNorm stay in eval."""
+        super().train(mode)
+        self.freeze()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def freeze(self) -> None:
+        """Freeze the stem (``frozen_stages`` from 0) and the first ``frozen_stages`` stages.
+
+        Output norms stay trainable: ImageNet weights have none.
+        """
+        stages = range(min(self.frozen_stages, self.num_stages))
+        names = [f'{part}{s + 1}' for s in stages for part in ('patch_embed', 'blocks')]
+        for name in ['patch_embed1', *names] if self.frozen_stages >= 0 else []:
+            self.get_submodule(name).eval().requires_grad_(False)
+
+    def init_weights(self) -> None:
+        """Load ``init_cfg``'s weights where its type is Pretrained (checkpoint None: none).
+
+        Raises:
+            CheckpointError: The file does not hold this network's weights.
+        """
+        cfg = dict(self.init_cfg or {})
+        if cfg.pop('type', None) != 'Pretrained':
+            super().init_weights()
+        elif str(cfg['checkpoint']).lower() != 'none':
+            from mmuniformer.checkpoints import load_pretrained
+
+            load_pretrained(self, **cfg)
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Tell how deep a parameter lies, for layer-wise learning-rate decay.
+
+        Args:
+            param_name: Name in the whole model.
+            prefix: What precedes the backbone's own names, like ``'backbone.'``.
+
+        Returns:
+            The depth, from 0 (stem) over one a block to ``num_layers - 1`` (output norms and all
+            that is not the backbone's), and ``num_layers``.
+        """
+        num_layers = sum(self.depths) + 2
+        name = param_name.removeprefix(prefix)
+        part, _, rest = name.partition('.')
+        if not param_name.startswith(prefix) or part.startswith('norm'):
+            return num_layers - 1, num_layers
+        if part == 'patch_embed1':
+            return 0, num_layers
+        # The class token enters with the first block of stage 3, its projection with stage 4.
+        stage = {'cls_token': 3, 'cls_upsample': 4}.get(part) or int(part[-1])
+        block = int(rest.partition('.')[0]) if part.startswith('blocks') else 0
+        return 1 + sum(self.depths[: stage - 1]) + block, num_layers
+
+
+@contextmanager
+def keep_running_stats(block: nn.Module) -> Iterator[None]:
+    """Let BatchNorm normalize by the batch without counting it again: for a second forward."""
+    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.training]
+    tracked = [norm.track_running_stats for norm in norms]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm, value in zip(norms, tracked, strict=True):
+            norm.track_running_stats = value
+
+
+def reset_parameters(module: nn.Module) -> None:
+    """Initialize as the spec says; convolutions and BatchNorm keep PyTorch's way."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def stagewise(values: Sequence[float], depths: Sequence[int]) -> list[list[float]]:
+    """Split one value a block into one list a stage."""
+    values = iter(values)
+    return [[next(values) for _ in range(depth)] for depth in depths]
+
+
+def check_positive(name: str, value: int) -> int:
+    """Refuse anything but an integer from 1 up."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f'{name}={value!r} should be an integer from 1 up')
+    return value
+
+
+def check_rates(**rates: float) -> None:
+    """Refuse rates outside [0, 1)."""
+    for name, rate in rates.items():
+        if not 0 <= rate < 1:
+            raise ValueError(f'{name}={rate!r} should lie in [0, 1)')
+
+
+def check_out_indices(out_indices: Sequence[int]) -> tuple[int, ...]:
+    """Refuse indices that are not increasing stages from 0 to 3."""
+    indices = tuple(out_indices)
+    if not indices or list(indices) != sorted(set(indices) & set(range(NUM_STAGES))):
+        raise ValueError(
+            f'out_indices={indices!r} should be increasing stage indices from 0 to {NUM_STAGES - 1}'
+        )
+    return indices
+
+
+def check_frozen_stages(frozen_stages: int) -> int:
+    """Refuse counts outside -1 to 4."""
+    if frozen_stages not in range(-1, NUM_STAGES + 1):
+        raise ValueError(
+            f'frozen_stages={frozen_stages!r} should be -1 (none), 0 (the stem) or a number of '
+            f'stages up to {NUM_STAGES}'
+        )
+    return frozen_stages
+
+
+def check_with_cp(with_cp: bool | Sequence[int], depths: Sequence[int]) -> tuple[int, ...]:
+    """Turn all, none or a count a stage into the count of checkpointed blocks a stage."""
+    if isinstance(with_cp, bool):
+        return tuple(depth if with_cp else 0 for depth in depths)
+    counts = tuple(with_cp)
+    fits = len(counts) == NUM_STAGES
+    if not fits or any(not 0 <= n <= depth for n, depth in zip(counts, depths, strict=True)):
+        raise ValueError(
+            f'with_cp={with_cp!r} should be True, False or one count a stage, up to {tuple(depths)}'
+        )
+    return counts

@@ -1,0 +1,90 @@
+"""The UniFormer block: DPE, then MHRA, then FFN, each with a residual (UniFormer, section 3.1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mmuniformer.models.layers import FFN, DropPath, DynamicPositionEmbedding, PointwiseConv
+from mmuniformer.models.mhra import GlobalMHRA, LocalMHRA, WindowMHRA
+
+
+def layer_scale(init_value: float, shape: tuple[int, ...]) -> nn.Parameter | None:
+    """LayerScale's factors for one branch, or None where ``init_value`` is 0."""
+    return nn.Parameter(torch.full(shape, init_value)) if init_value else None
+
+
+def scaled(gamma: Tensor | None, branch: Tensor) -> Tensor:
+    """Multiply a branch by its LayerScale factors, if it has any."""
+    return branch if gamma is None else gamma * branch
+
+
+class LocalBlock(LocalMHRA):
+    """Block of stages 1 and 2: local MHRA, BatchNorm, convolutional FFN, on maps."""
+
+    def __init__(
+        self,
+        dim: int,
+        mlp_ratio: float,
+        drop: float = 0.0,
+        drop_path: float = 0.0,
+        layer_scale_init_value: float = 0.0,
+    ):
+        super().__init__(dim)
+        # The frameworks' fuse_conv_bn folds a BatchNorm into the convolution registered before it:
+        # wrong here, where the convolutions come after the norms. So the norms are registered first.
+        norms = {'norm1': nn.BatchNorm2d(dim), 'norm2': nn.BatchNorm2d(dim)}
+        self._modules = norms | self._modules
+        self.pos_embed = DynamicPositionEmbedding(dim)
+        self.mlp = FFN(dim, mlp_ratio, drop, layer=PointwiseConv)
+        self.drop_path = DropPath(drop_path)
+        self.gamma_1 = layer_scale(layer_scale_init_value, (1, dim, 1, 1))
+        self.gamma_2 = layer_scale(layer_scale_init_value, (1, dim, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C, H, W)`` to the same shape."""
+        x = self.pos_embed(x)
+        x = x + self.drop_path(scaled(self.gamma_1, self.aggregate(self.norm1(x))))
+        return x + self.drop_path(scaled(self.gamma_2, self.mlp(self.norm2(x))))
+
+
+class AttentionBlock(nn.Module):
+    """What the blocks of stages 3 and 4 share: LayerNorm (eps 1e-6), attention, linear FFN."""
+
+    mhra: type[GlobalMHRA] = GlobalMHRA
+
+    def __init__(
+        self,
+        dim: int,
+        head_dim: int,
+        mlp_ratio: float,
+        qkv_bias: bool = True,
+        drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.0,
+        layer_scale_init_value: float = 0.0,
+        fused: bool = True,
+    ):
+        super().__init__()
+        self.pos_embed = DynamicPositionEmbedding(dim)
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = self.mhra(dim, head_dim, qkv_bias, attn_drop, drop, fused)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = FFN(dim, mlp_ratio, drop)
+        self.drop_path = DropPath(drop_path)
+        self.gamma_1 = layer_scale(layer_scale_init_value, (dim,))
+        self.gamma_2 = layer_scale(layer_scale_init_value, (dim,))
+
+
+class GlobalBlock(AttentionBlock):
+    """Block of stages 3 and 4. ``window_size`` in tokens makes it a window block of equal weights."""
+
+    mhra = WindowMHRA
+
+    def forward(self, x: Tensor, window_size: int | None = None) -> Tensor:
+        """Map ``(B, C, H, W)`` to the same shape."""
+        # Tokens of a channels-last map are a view: no copy on the way in or out.
+        x = self.pos_embed(x).permute(0, 2, 3, 1)
+        x = x + self.drop_path(scaled(self.gamma_1, self.attn(self.norm1(x), window_size)))
+        x = x + self.drop_path(scaled(self.gamma_2, self.mlp(self.norm2(x))))
+        return x.permute(0, 3, 1, 2)

@@ -1,0 +1,112 @@
+"""The hourglass block: shrink the tokens to the informative ones, attend, recover the grid.
+
+UniFormer's TPAMI extension, section 3.5. ``B`` images, ``N`` patch tokens, ``C`` channels.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmuniformer.models.blocks import AttentionBlock, layer_scale, scaled
+
+
+class TokenState(NamedTuple):
+    """What hourglass blocks hand on beside the patch map."""
+
+    cls_token: Tensor
+    """Class token, ``(B, 1, C)``."""
+    score: Tensor | None
+    """How much the class token attended to each patch so far, ``(B, N)``; None before any."""
+
+
+class HourglassBlock(AttentionBlock):
+    """Attention among the class token, the best patches and one token that stands for the rest.
+
+    Args:
+        keep_ratio: Share of the patches that take part, in (0, 1]. At 1 all do.
+        trade_off: Weight of the new score in the running one, in [0, 1].
+
+    All other arguments are those of ``AttentionBlock``.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *args,
+        keep_ratio: float,
+        trade_off: float,
+        layer_scale_init_value: float = 0.0,
+        **kwargs,
+    ):
+        super().__init__(dim, *args, layer_scale_init_value=layer_scale_init_value, **kwargs)
+        self.keep_ratio = keep_ratio
+        self.trade_off = trade_off
+        shrinks = keep_ratio < 1
+        self.gamma_3 = layer_scale(layer_scale_init_value if shrinks else 0.0, (dim,))
+
+    def forward(self, x: Tensor, state: TokenState) -> tuple[Tensor, TokenState]:
+        """Map ``(B, C, H, W)`` and the tokens' state to the same."""
+        h, w = x.shape[2:]
+        patches = self.pos_embed(x).permute(0, 2, 3, 1).flatten(1, 2)
+        update = self.update_all if self.keep_ratio == 1 else self.update_best
+        patches, state = update(patches, state)
+        return patches.unflatten(1, (h, w)).permute(0, 3, 1, 2), state
+
+    def update_all(self, patches: Tensor, state: TokenState) -> tuple[Tensor, TokenState]:
+        """Let all patches, ``(B, N, C)``, take part."""
+        tokens, row, _ = self.relate(torch.cat([state.cls_token, patches], 1))
+        score = row[:, 1:]
+        if state.score is not None:
+            score = self.blend(state.score, score)
+        return tokens[:, 1:], TokenState(tokens[:, :1], score)
+
+    def update_best(self, patches: Tensor, state: TokenState) -> tuple[Tensor, TokenState]:
+        """Let the best patches take part; the others follow the token that stands for them."""
+        count = int(patches.shape[1] * self.keep_ratio)
+        # Positions are integers of their own: half-precision features could not hold them.
+        order = state.score.detach().argsort(dim=1, descending=True)
+        kept, dropped = take(patches, order).split([count, patches.shape[1] - count], 1)
+        old, rest = state.score.gather(1, order).split([count, dropped.shape[1]], 1)
+        share = rest / rest.sum(1, keepdim=True)
+        representative = share.to(dropped.dtype).unsqueeze(1) @ dropped
+
+        tokens = torch.cat([state.cls_token, kept, representative.to(kept.dtype)], 1)
+        tokens, row, branches = self.relate(tokens)
+        dropped = dropped + scaled(self.gamma_3, branches[:, -1:])
+        score = torch.cat([self.blend(old, row[:, 1:-1]), rest], 1)
+
+        back = order.argsort(dim=1)
+        patches = take(torch.cat([tokens[:, 1:-1], dropped], 1), back)
+        return patches, TokenState(tokens[:, :1], score.gather(1, back))
+
+    def relate(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Run MHRA and FFN on ``(B, M, C)``.
+
+        Returns:
+            The new tokens, the class token's attention row ``(B, M)``, and the sum of the two
+            branches without drop path and LayerScale, ``(B, M, C)``.
+        """
+        attended, row = self.attn.forward_with_score(self.norm1(tokens))
+        tokens = tokens + self.drop_path(scaled(self.gamma_1, attended))
+        fed = self.mlp(self.norm2(tokens))
+        tokens = tokens + self.drop_path(scaled(self.gamma_2, fed))
+        return tokens, row, attended + fed
+
+    def blend(self, old: Tensor, new: Tensor) -> Tensor:
+        """Mix a new score into the running one."""
+        return (1 - self.trade_off) * old + self.trade_off * new
+
+
+def take(tokens: Tensor, index: Tensor) -> Tensor:
+    """Pick tokens ``(B, N, C)`` by an index ``(B, M)``: ``(B, M, C)``."""
+    return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+
+
+def halve_score(score: Tensor, height: int, width: int) -> Tensor:
+    """Carry a score ``(B, height * width)`` to a grid of half the sides, keeping each image's sum."""
+    pooled = F.avg_pool2d(score.unflatten(1, (1, height, width)), 2).flatten(1)
+    return pooled * (score.sum(1, keepdim=True) / pooled.sum(1, keepdim=True))

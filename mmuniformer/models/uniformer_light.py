@@ -1,0 +1,125 @@
+"""UniFormerLight: UniFormer with hourglass blocks in stages 3 and 4."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmuniformer.models.arch import ATTENTION_STAGES, UNIFORMER_LIGHT, resolve_arch
+from mmuniformer.models.base import StagedBackbone, check_rates
+from mmuniformer.models.hourglass import HourglassBlock, TokenState, halve_score
+from mmuniformer.registry import MODELS
+
+
+@MODELS.register_module()
+class UniFormerLight(StagedBackbone):
+    """Light UniFormer (xs, xxs): attention among the patches that a class token looks at.
+
+    Li et al., TPAMI 2023 (arXiv 2201.09450), section 3.5. A class token scores the patches from
+    stage 3 on; each hourglass block attends among the best of them and one token that stands for
+    the others. The outputs are maps of all patches.
+
+    Args:
+        arch: Preset (nano, xs, xxs) or a mapping with at least ``embed_dims``, ``depths`` and
+            ``keep_ratios``. ``keep_ratios`` and ``trade_offs`` override its fields too.
+        keep_ratios: For stages 3 and 4, the share of patches that each block attends among,
+            in (0, 1]; the first is 1.
+        trade_offs: For stages 3 and 4, the weight of each block's new score, in [0, 1].
+
+    All other arguments are those of ``UniFormer``; it has no ``stage3_attn``, because shrinking
+    already bounds the cost.
+
+    Raises:
+        ValueError: An argument's value is not one that the network can have; says which and why.
+
+    Example:
+        >>> import torch
+        >>> [tuple(out.shape) for out in UniFormerLight('nano')(torch.rand(1, 3, 64, 96))]
+        [(1, 16, 16, 24), (1, 32, 8, 12), (1, 64, 4, 6), (1, 128, 2, 3)]
+    """
+
+    def __init__(
+        self,
+        arch: str | dict[str, Any] = 'xs',
+        embed_dims: Sequence[int] | None = None,
+        depths: Sequence[int] | None = None,
+        head_dim: int | None = None,
+        mlp_ratios: float | Sequence[float] | None = None,
+        conv_stem: bool | Sequence[bool] | None = None,
+        layer_scale_init_value: float | Sequence[float] | None = None,
+        keep_ratios: Sequence[Sequence[float]] | None = None,
+        trade_offs: Sequence[Sequence[float]] | None = None,
+        in_channels: int = 3,
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool | Sequence[int] = False,
+        fused_attn: bool = True,
+        channels_last: bool = True,
+        init_cfg: dict[str, Any] | None = None,
+    ):
+        check_rates(attn_drop_rate=attn_drop_rate)
+        self.attention_args = {
+            'qkv_bias': qkv_bias, 'attn_drop': attn_drop_rate, 'fused': fused_attn,
+        }  # fmt: skip
+        resolved = resolve_arch(
+            arch, UNIFORMER_LIGHT, hourglass=True, embed_dims=embed_dims, depths=depths,
+            head_dim=head_dim, mlp_ratios=mlp_ratios, conv_stem=conv_stem,
+            layer_scale_init_value=layer_scale_init_value, keep_ratios=keep_ratios,
+            trade_offs=trade_offs,
+        )  # fmt: skip
+        super().__init__(
+            resolved, in_channels, drop_rate, drop_path_rate, out_indices, frozen_stages,
+            norm_eval, with_cp, channels_last, init_cfg,
+        )  # fmt: skip
+        third, fourth = (self.embed_dims[stage] for stage in ATTENTION_STAGES)
+        if self.num_stages > 2:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, third))
+            nn.init.trunc_normal_(self.cls_token, std=0.02)
+        if self.num_stages > 3:
+            self.cls_upsample = nn.Linear(third, fourth)
+            nn.init.trunc_normal_(self.cls_upsample.weight, std=0.02)
+            nn.init.zeros_(self.cls_upsample.bias)
+
+    def make_block(self, stage: int, block: int) -> nn.Module:
+        """Build one block; stages and blocks count from 0."""
+        if stage not in ATTENTION_STAGES:
+            return super().make_block(stage, block)
+        hourglass = ATTENTION_STAGES.index(stage)
+        return HourglassBlock(
+            self.arch.embed_dims[stage],
+            self.arch.head_dim,
+            self.arch.mlp_ratios[stage],
+            drop=self.drop_rate,
+            drop_path=self.drop_path_rates[stage][block],
+            layer_scale_init_value=self.arch.layer_scale_init_value[stage],
+            keep_ratio=self.arch.keep_ratios[hourglass][block],
+            trade_off=self.arch.trade_offs[hourglass][block],
+            **self.attention_args,
+        )
+
+    def forward_stage(
+        self, stage: int, x: Tensor, state: TokenState | None
+    ) -> tuple[Tensor, TokenState | None]:
+        """Run the blocks of a stage; hourglass blocks hand the tokens' state on."""
+        if stage not in ATTENTION_STAGES:
+            return super().forward_stage(stage, x, state)
+        state = self.enter_stage(x, state)
+        for index, block in enumerate(self.blocks(stage)):
+            x, state = self.run_block(stage, index, block, x, state)
+        if stage + 1 < self.num_stages:
+            state = state._replace(score=halve_score(state.score, *x.shape[2:]))
+        return x, state
+
+    def enter_stage(self, x: Tensor, state: TokenState | None) -> TokenState:
+        """Return the class token at the width of the stage, and the score so far."""
+        if state is None:
+            return TokenState(self.cls_token.expand(len(x), -1, -1), None)
+        return state._replace(cls_token=self.cls_upsample(state.cls_token))
