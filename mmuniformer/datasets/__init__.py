@@ -1,0 +1,1 @@
+"""Toy scenes (figures, boxes, balls) and their export as COCO and ADE style data sets."""
