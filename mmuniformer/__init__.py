@@ -1,0 +1,43 @@
+"""UniFormer backbones for the OpenMMLab frameworks.
+
+After ``import mmuniformer`` the types ``UniFormer`` and ``UniFormerLight`` are known to mmengine's
+root registry, hence to mmdet, mmsegmentation and mmpose. In configs the scoped names
+(``mmuniformer.UniFormer``) need no import at all.
+"""
+
+import warnings
+
+from mmuniformer.version import __version__
+
+__all__ = ['UniFormer', 'UniFormerLight', '__version__']
+
+# `mmuniformer doctor` lives in this package and has to start where torch or mmengine is missing or
+# broken. There the package imports with a warning, and whatever needs them raises the reason when
+# it is used. Nothing is skipped in silence: without mmengine there is no registry to be missed in.
+_broken = None
+try:
+    import mmengine.registry
+    import torch  # noqa: F401
+except Exception as error:  # a broken install raises OSError, RuntimeError, AttributeError, ...
+    _broken = error
+    warnings.warn(
+        f'mmuniformer can not be used here: {type(error).__name__}: {error}. '
+        'Run `mmuniformer doctor` to see what to do.',
+        RuntimeWarning,
+        stacklevel=2,
+    )
+else:
+    from mmuniformer import compat
+    from mmuniformer.models import UniFormer, UniFormerLight
+
+    compat.apply()
+    # force: importing twice is no error. The scoped registration is the models' own.
+    for _model in (UniFormer, UniFormerLight):
+        mmengine.registry.MODELS.register_module(force=True, module=_model)
+
+
+def __getattr__(name: str):
+    """Raise why the package could not be set up, instead of an AttributeError that hides it."""
+    if _broken is not None and name in __all__:
+        raise ImportError(f'mmuniformer.{name} needs torch and mmengine: {_broken}') from _broken
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,0 +1,150 @@
+"""Fixes for the frameworks on a current Python stack, each named after what it makes possible.
+
+``import mmuniformer`` applies them. A fix touches nothing where its symptom would not occur.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import pickle
+import sys
+import types
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.utils import digit_version
+
+# The numbers that training checkpoints hold outside tensors: histories of losses, metrics, and
+# the key point tables of data sets.
+_NUMPY_TYPES = (bool, 'uint8', 'int32', 'int64', 'float32', 'float64')
+_STATISTICS = frozenset({'min', 'max', 'current', 'mean'})
+
+
+def apply() -> None:
+    """Apply every fix; doing it again changes nothing."""
+    allow_training_checkpoints()
+    stand_in_for_torchvision()
+
+
+def allow_training_checkpoints() -> None:
+    """Let torch reload the checkpoints that mmengine's runner writes.
+
+    Symptom: ``UnpicklingError: Weights only load failed ... HistoryBuffer`` on ``mim test`` and on
+    every resume. torch 2.6 and later load weights only; mmengine's files also hold the training
+    history, made of HistoryBuffer and numpy numbers. The check stays on: the few types these
+    histories are made of are allowed, none of which runs code of the file's choice.
+    """
+    if digit_version(torch.__version__) < digit_version('2.6'):
+        return
+    known = {_name_in_file(entry) for entry in torch.serialization.get_safe_globals()}
+    missing = [entry for entry in _training_globals() if _name_in_file(entry) not in known]
+    torch.serialization.add_safe_globals(missing)
+
+
+def _name_in_file(entry: object) -> str:
+    """Return the name under which torch looks an allowed object up."""
+    return entry[1] if isinstance(entry, tuple) else f'{entry.__module__}.{entry.__qualname__}'
+
+
+def _training_globals() -> list[tuple[object, str]]:
+    """Return (object, name in the file) of what a training history is pickled with."""
+    reconstruct = np.empty(0).__reduce__()[0]
+    scalar = np.float64(0).__reduce__()[0]
+    found = [
+        (HistoryBuffer, f'{HistoryBuffer.__module__}.HistoryBuffer'),
+        (_get_statistic, 'builtins.getattr'),
+        (np.ndarray, 'numpy.ndarray'),
+        (np.dtype, 'numpy.dtype'),
+    ]
+    # numpy 2 moved the module; files carry the name of the numpy that wrote them.
+    for module in ('numpy._core.multiarray', 'numpy.core.multiarray'):
+        found += [(reconstruct, f'{module}._reconstruct'), (scalar, f'{module}.scalar')]
+    for kind in (type(np.dtype(name)) for name in _NUMPY_TYPES):
+        found.append((kind, f'{kind.__module__}.{kind.__qualname__}'))
+    return found
+
+
+def _get_statistic(owner: object, name: object) -> object:
+    """Stand in for ``getattr`` inside checkpoints.
+
+    A HistoryBuffer is pickled with its own methods, each as ``getattr(HistoryBuffer, 'mean')``.
+    The real ``getattr`` would hand a file every attribute of every allowed object, so only these
+    methods are given out.
+
+    Raises:
+        pickle.UnpicklingError: for anything else.
+    """
+    if owner is HistoryBuffer and isinstance(name, str) and name in _STATISTICS:
+        return getattr(HistoryBuffer, name)
+    raise pickle.UnpicklingError(
+        f'the checkpoint asks for the attribute {name!r} of {owner!r}, which no training history '
+        'needs: it may be malicious and was not loaded'
+    )
+
+
+def stand_in_for_torchvision() -> None:
+    """Let mmpose import where torchvision is absent.
+
+    Symptom: ``No module named 'torchvision'`` from ``mmpose.visualization``. One module of mmpose
+    imports ``torchvision.transforms.ToPILImage``. That module alone gets a stand-in: nothing named
+    torchvision appears in ``sys.modules`` or on the import path, so that others who ask for it
+    still learn that it is not there.
+    """
+    if not any(isinstance(finder, _SimccVisFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _SimccVisFinder())
+
+
+class _SimccVisFinder(importlib.abc.MetaPathFinder):
+    """Finds mmpose's module as usual and gives it an ``import`` that knows the stand-in."""
+
+    name = 'mmpose.visualization.simcc_vis'
+
+    def find_spec(self, fullname, path=None, target=None):
+        """Return the usual spec with a wrapped loader, only for the one module."""
+        if fullname != self.name or _has_torchvision():
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+        if spec is not None:
+            spec.loader = _StandInLoader(fullname, spec.origin)
+        return spec
+
+
+def _has_torchvision() -> bool:
+    return 'torchvision' in sys.modules or importlib.util.find_spec('torchvision') is not None
+
+
+class _StandInLoader(importlib.machinery.SourceFileLoader):
+    """Runs a module whose imports of torchvision give the stand-in.
+
+    An ``import`` statement looks ``__import__`` up in its own module's builtins.
+    """
+
+    def exec_module(self, module):
+        """Give the module builtins of its own, then run it."""
+        own = {**vars(builtins), '__import__': _import_with_stand_in}
+        module.__dict__['__builtins__'] = own
+        super().exec_module(module)
+
+
+def _import_with_stand_in(name, globals=None, locals=None, fromlist=(), level=0):
+    """Import as always, except for ``from torchvision.transforms import ToPILImage``."""
+    if level == 0 and name == 'torchvision.transforms' and tuple(fromlist) == ('ToPILImage',):
+        return types.SimpleNamespace(ToPILImage=_ToPILImage)
+    return builtins.__import__(name, globals, locals, fromlist, level)
+
+
+class _ToPILImage:
+    """Turns a float map in [0, 1] of shape (H, W), (1, H, W) or (3, H, W) into a PIL image."""
+
+    def __call__(self, picture: torch.Tensor):
+        """Return the 8-bit image."""
+        from PIL import Image
+
+        values = picture.detach().cpu().mul(255).byte()
+        if values.ndim == 3:
+            values = values[0] if len(values) == 1 else values.permute(1, 2, 0)
+        return Image.fromarray(values.numpy())

@@ -1,0 +1,52 @@
+"""What several test modules share."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope='session')
+def toy_root(tmp_path_factory):
+    """A small toy data set, written once."""
+    from mmuniformer.datasets.toy import write_toy_data
+
+    root = tmp_path_factory.mktemp('toy')
+    write_toy_data(root, seed=0, train_images=8, val_images=4, size=128)
+    return root
+
+
+@pytest.fixture
+def run_python(tmp_path):
+    """Run code or arguments in a fresh Python, away from the checkout; ``path`` comes first there.
+
+    ``path`` is a folder of modules that hide the installed ones of the same name.
+    """
+
+    def run(*arguments, path=None):
+        places = [path, os.environ.get('PYTHONPATH')]
+        environment = {
+            **os.environ,
+            'OMP_NUM_THREADS': '2',
+            'PYTHONPATH': os.pathsep.join(str(place) for place in places if place),
+        }
+        return subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+@pytest.fixture(scope='session')
+def repository():
+    """The checkout."""
+    return Path(__file__).resolve().parent.parent

@@ -1,0 +1,84 @@
+"""The core needs torch, numpy and mmengine only, and is found by its scoped name."""
+
+import importlib
+
+import mmuniformer
+import pytest
+from mmengine.registry import MODELS
+
+BLOCKED = '''
+import importlib.abc, sys
+NAMES = {'mmcv', 'mmdet', 'mmseg', 'mmpose', 'mim', 'click', 'cv2', 'PIL', 'pycocotools',
+         'torchvision', 'xtcocotools', 'scipy', 'pandas'}
+# mmengine itself imports these two and a few more; they are its business.
+MMENGINES_OWN = {'cv2', 'PIL'}
+
+class Block(importlib.abc.MetaPathFinder):
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname.partition('.')[0] in NAMES - MMENGINES_OWN:
+            raise ModuleNotFoundError(f'{fullname} is blocked')
+
+sys.meta_path.insert(0, Block())
+'''
+
+
+def test_core_imports_and_builds_without_the_frameworks(run_python):
+    code = BLOCKED + (
+        'import mmuniformer, torch\n'
+        'from mmengine.registry import MODELS\n'
+        'for name in ("mmuniformer.UniFormer", "mmuniformer.UniFormerLight", "UniFormer"):\n'
+        '    model = MODELS.build(dict(type=name, arch="nano"))\n'
+        '    maps = model.eval()(torch.zeros(1, 3, 64, 64))\n'
+        '    print(name, [tuple(m.shape[2:]) for m in maps])\n'
+    )
+    done = run_python('-c', code)
+    assert done.returncode == 0, done.stderr
+    sizes = [(16, 16), (8, 8), (4, 4), (2, 2)]
+    assert done.stdout.splitlines() == [
+        f'mmuniformer.UniFormer {sizes}',
+        f'mmuniformer.UniFormerLight {sizes}',
+        f'UniFormer {sizes}',
+    ]
+
+
+def test_block_is_effective(run_python):
+    done = run_python('-c', BLOCKED + 'import scipy')
+    assert 'scipy is blocked' in done.stderr
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpose'])
+def test_scoped_name_resolves_without_an_import(run_python, scope):
+    code = (
+        'import sys\n'
+        f'from {scope}.registry import MODELS\n'
+        'assert "mmuniformer" not in sys.modules\n'
+        'model = MODELS.build(dict(type="mmuniformer.UniFormer", arch="nano"))\n'
+        'print(type(model).__module__)\n'
+    )
+    done = run_python('-c', code)
+    assert done.stdout.splitlines()[-1:] == ['mmuniformer.models.uniformer'], done.stderr
+
+
+def test_importing_again_is_no_error():
+    before = MODELS.get('UniFormer')
+    importlib.reload(mmuniformer)
+    assert MODELS.get('UniFormer') is before is mmuniformer.UniFormer
+    assert MODELS.get('mmuniformer.UniFormer') is before
+
+
+def test_broken_torch_warns_and_names_the_reason_on_use(run_python, tmp_path):
+    fake = tmp_path / 'fake'
+    (fake / 'torch').mkdir(parents=True)
+    (fake / 'torch' / '__init__.py').write_text('raise OSError("libtorch_cpu.so: cannot open")')
+    done = run_python('-c', 'import mmuniformer; mmuniformer.UniFormer', path=fake)
+    assert done.returncode == 1
+    assert 'RuntimeWarning: mmuniformer can not be used here: OSError: libtorch' in done.stderr
+    assert 'mmuniformer doctor' in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith('ImportError: mmuniformer.UniFormer needs torch and mmengine: libtorch')
+
+
+def test_version_is_the_one_in_version_py():
+    assert mmuniformer.__version__ == importlib.import_module('mmuniformer.version').__version__
+    with pytest.raises(AttributeError, match='no_such_name'):
+        _ = mmuniformer.no_such_name

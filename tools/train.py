@@ -1,0 +1,8 @@
+"""Train a config of any of the three frameworks; mim runs this file."""
+
+import sys
+
+from mmuniformer.runner import run_training
+
+if __name__ == '__main__':
+    sys.exit(run_training())
