@@ -165,7 +165,7 @@ def hourglass_block(w, x, cls, scores, head_dim, keep, trade):
             chosen, others = list(range(n)), []
             sequence = torch.cat([cls[index][None], tokens])
         else:
-            ranking = sorted(range(n), key=lambda j: -float(score[j]))
+            ranking = sorted(range(n), key=lambda j: -float(score[j].detach()))
             chosen, others = ranking[: int(n * keep)], ranking[int(n * keep) :]
             total = sum(score[j] for j in others)
             stand_in = sum(score[j] / total * tokens[j] for j in others)

@@ -205,14 +205,15 @@ class StagedBackbone(BaseModule):
 def keep_running_stats(block: nn.Module) -> Iterator[None]:
     """Let BatchNorm normalize by the batch without counting it again: for a second forward."""
     norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.training]
-    tracked = [norm.track_running_stats for norm in norms]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, value in zip(norms, tracked, strict=True):
-            norm.track_running_stats = value
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)
 
 
 def reset_parameters(module: nn.Module) -> None:

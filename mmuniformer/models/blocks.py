@@ -11,7 +11,7 @@ from mmuniformer.models.mhra import GlobalMHRA, LocalMHRA, WindowMHRA
 
 def layer_scale(init_value: float, shape: tuple[int, ...]) -> nn.Parameter | None:
     """LayerScale's factors for one branch, or None where ``init_value`` is 0."""
-    return nn.Parameter(torch.full(shape, init_value)) if init_value else None
+    return nn.Parameter(torch.full(shape, float(init_value))) if init_value else None
 
 
 def scaled(gamma: Tensor | None, branch: Tensor) -> Tensor:
