@@ -29,8 +29,20 @@ COMMANDS = {
     'toy-data': Entry(
         'mmuniformer.datasets.toy:command', 'Write a toy data set for all three tasks.'
     ),
+    'predict': Entry(
+        'mmuniformer.predict.command:command', 'Predict on pictures, folders and videos.'
+    ),
+    'explain': Entry('mmuniformer.explain:command', 'Draw where a model looks on one picture.'),
+    'browse': Entry('mmuniformer.browse:command', "Draw augmented images of a config's data."),
+    'plot': Entry('mmuniformer.plot:command', 'Draw the curves of a training run.'),
+    'complexity': Entry(
+        'mmuniformer.complexity:command', 'Count parameters and FLOPs, attention included.'
+    ),
     'convert': Entry(
         'mmuniformer.convert:command', 'Rewrite released weights into clean files, and back.'
+    ),
+    'model-zoo': Entry(
+        'mmuniformer.model_zoo:command', "Write the READMEs' model tables from the metafiles."
     ),
 }
 

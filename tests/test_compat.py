@@ -1,0 +1,250 @@
+"""Each fix: the symptom without it, its absence with it, and what it must not open."""
+
+import importlib.util
+import io
+import os
+import pickle
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.runner.checkpoint import load_checkpoint
+
+from mmuniformer import compat
+
+
+def reload_safely(content):
+    """Write with torch.save, read with the check on."""
+    file = io.BytesIO()
+    torch.save(content, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+class Reduced:
+    """Pickles as the call ``function(*arguments)``."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+# What a training run leaves in its message hub and its meta data.
+HISTORY = """
+import numpy as np, sys, torch
+from mmengine.logging import HistoryBuffer, MessageHub
+hub = MessageHub('run')
+hub.update_scalar('train/loss', np.float64(2.5))
+hub.update_scalar('train/loss', 1)
+hub.update_info('best', np.float32(0.5))
+hub.update_info('sigmas', np.array([0.5, 0.25], dtype=np.float32))
+hub.update_info('flips', np.array([1, 0]))
+hub.update_info('seen', np.bool_(True))
+torch.save({'state_dict': {}, 'message_hub': hub.state_dict()}, sys.argv[1])
+"""
+LOAD = """
+import sys, torch
+{}
+from mmengine.runner.checkpoint import _load_checkpoint
+hub = _load_checkpoint(sys.argv[1], map_location='cpu')['message_hub']
+print(hub['log_scalars']['train/loss'].statistics('mean'), hub['runtime_info']['best'],
+      hub['runtime_info']['sigmas'].tolist(), bool(hub['runtime_info']['seen']))
+"""
+
+
+def test_training_checkpoint_reloads_only_with_the_fix(run_python, tmp_path):
+    path = tmp_path / 'run.pth'
+    assert run_python('-c', HISTORY, path).returncode == 0
+    before = run_python('-c', LOAD.format(''), path)
+    assert before.returncode == 1
+    assert 'Weights only load failed' in before.stderr
+    after = run_python('-c', LOAD.format('import mmuniformer'), path)
+    assert after.returncode == 0, after.stderr
+    assert after.stdout.splitlines()[-1] == '1.75 0.5 [0.5, 0.25] True'
+
+
+def test_history_survives_with_its_statistics():
+    history = reload_safely(HistoryBuffer([1.0, 3.0, 2.0], [1, 1, 2]))
+    figures = [history.statistics(name) for name in ('mean', 'max', 'min', 'current')]
+    assert figures == [1.5, 3.0, 1.0, 2.0]
+
+
+def test_message_hub_resumes_from_the_reloaded_state():
+    hub = MessageHub.get_instance('test_compat')
+    hub.update_scalar('loss', 4.0)
+    again = MessageHub.get_instance('test_compat_again')
+    again.load_state_dict(reload_safely(hub.state_dict()))
+    assert again.get_scalar('loss').current() == 4.0
+
+
+@pytest.mark.parametrize('kind', ['bool', 'uint8', 'int32', 'int64', 'float32', 'float64'])
+def test_numpy_numbers_reload(kind):
+    array, scalar = np.arange(3).astype(kind), np.ones((), kind)[()]
+    found_array, found_scalar = reload_safely((array, scalar))
+    assert found_array.dtype == kind
+    np.testing.assert_array_equal(found_array, array)
+    assert found_scalar == scalar
+    assert type(found_scalar) is type(scalar)
+
+
+def test_files_written_under_numpy_1_reload(tmp_path):
+    """Their pickles name ``numpy.core``; the zip is rewritten to that name here."""
+    file = io.BytesIO()
+    torch.save(np.array([1.0, 2.0]), file, _use_new_zipfile_serialization=False)
+    old = file.getvalue().replace(b'numpy._core.multiarray', b'numpy.core.multiarray')
+    assert old != file.getvalue()
+    assert torch.load(io.BytesIO(old), weights_only=True).tolist() == [1.0, 2.0]
+
+
+def test_applying_twice_adds_nothing():
+    before = set(torch.serialization.get_safe_globals())
+    compat.apply()
+    assert set(torch.serialization.get_safe_globals()) == before
+    kinds = [type(finder) for finder in sys.meta_path]
+    assert kinds.count(compat._SimccVisFinder) == 1
+
+
+def test_allow_list_of_another_package_is_respected(run_python):
+    code = (
+        'import torch; torch.serialization.add_safe_globals([getattr])\n'
+        'import mmuniformer\n'
+        'from torch._weights_only_unpickler import _get_user_allowed_globals as allowed\n'
+        'print(allowed()["builtins.getattr"] is getattr)\n'
+    )
+    assert run_python('-c', code).stdout.splitlines()[-1:] == ['True']
+
+
+def test_older_torch_is_left_alone(monkeypatch):
+    monkeypatch.setattr(torch, '__version__', '2.5.1')
+    added = []
+    monkeypatch.setattr(torch.serialization, 'add_safe_globals', added.append)
+    compat.allow_training_checkpoints()
+    assert added == []
+    monkeypatch.setattr(torch, '__version__', '2.6.0')
+    compat.allow_training_checkpoints()
+    assert added == [[]]
+
+
+# Every way we know from an allowed object to the system, and the direct ones.
+MALICIOUS = {
+    'os.system': lambda mark: Reduced(os.system, f'touch {mark}'),
+    'eval': lambda mark: Reduced(eval, f'open({str(mark)!r}, "w")'),
+    'open': lambda mark: Reduced(open, str(mark), 'w'),
+    'getattr on a module': lambda mark: Reduced(
+        Reduced(getattr, Reduced(__import__, 'os'), 'system'), f'touch {mark}'
+    ),
+    'globals of a method': lambda mark: Reduced(
+        getattr, Reduced(getattr, HistoryBuffer, 'mean'), '__globals__'
+    ),
+    'private method': lambda mark: Reduced(getattr, HistoryBuffer, '__init__'),
+    'class of a class': lambda mark: Reduced(getattr, HistoryBuffer, '__class__'),
+    'method of an array': lambda mark: Reduced(getattr, np.ndarray, 'tofile'),
+    'bound method': lambda mark: Reduced(getattr, np.zeros(1), 'tofile'),
+    'calling a statistic': lambda mark: Reduced(
+        Reduced(getattr, HistoryBuffer, 'mean'), HistoryBuffer([1.0], [1])
+    ),
+}
+
+
+class CallPickler(pickle._Pickler):
+    """Pickles Reduced as written, also where the function is itself Reduced."""
+
+    def save_reduce(self, func, args, *rest, obj=None, **named):
+        if isinstance(func, Reduced):
+            self.save(func)
+            self.save(args)
+            self.write(pickle.REDUCE)
+        else:
+            super().save_reduce(func, args, *rest, obj=obj, **named)
+
+
+def save_malicious(content, path):
+    """Write what torch.save would, with our pickler."""
+    module = type(sys)('calls')
+    module.Pickler = CallPickler
+    torch.save({'state_dict': {}, 'payload': content}, path, pickle_module=module)
+
+
+@pytest.mark.parametrize('kind', MALICIOUS)
+def test_malicious_checkpoint_is_refused(kind, tmp_path):
+    mark, path = tmp_path / 'executed', tmp_path / 'evil.pth'
+    save_malicious(MALICIOUS[kind](mark), path)
+    with pytest.raises(pickle.UnpicklingError, match='Weights only load failed'):
+        load_checkpoint(torch.nn.Linear(1, 1), str(path))
+    assert not mark.exists()
+
+
+def test_the_attack_works_without_the_check(tmp_path):
+    """Otherwise the test above would prove nothing."""
+    mark, path = tmp_path / 'executed', tmp_path / 'evil.pth'
+    save_malicious(MALICIOUS['getattr on a module'](mark), path)
+    unchecked = {'weights_only': False}
+    torch.load(path, **unchecked)
+    assert mark.exists()
+
+
+IMPORT_MMPOSE = """
+import importlib.util, sys
+{}
+from mmpose.visualization import simcc_vis
+print(importlib.util.find_spec('torchvision'), 'torchvision' in sys.modules)
+try:
+    import torchvision
+except ModuleNotFoundError as error:
+    print(error)
+"""
+without_torchvision = pytest.mark.skipif(
+    importlib.util.find_spec('torchvision') is not None, reason='torchvision is installed'
+)
+
+
+@pytest.mark.slow
+@without_torchvision
+def test_mmpose_imports_without_torchvision_and_nobody_is_fooled(run_python):
+    before = run_python('-c', IMPORT_MMPOSE.format(''))
+    assert "No module named 'torchvision'" in before.stderr
+    after = run_python('-c', IMPORT_MMPOSE.format('import mmuniformer'))
+    assert after.returncode == 0, after.stderr
+    assert after.stdout.splitlines()[-2:] == ['None False', "No module named 'torchvision'"]
+
+
+@pytest.mark.slow
+def test_real_torchvision_wins(run_python, tmp_path):
+    fake = tmp_path / 'fake' / 'torchvision'
+    fake.mkdir(parents=True)
+    (fake / '__init__.py').write_text('')
+    (fake / 'transforms.py').write_text('class ToPILImage: pass')
+    code = (
+        'import mmuniformer; from mmpose.visualization import simcc_vis\n'
+        'print(simcc_vis.ToPILImage.__module__)'
+    )
+    done = run_python('-c', code, path=fake.parent)
+    assert done.stdout.splitlines()[-1:] == ['torchvision.transforms'], done.stderr
+
+
+@without_torchvision
+def test_stand_in_makes_the_picture_that_mmpose_expects():
+    picture = compat._ToPILImage()(torch.tensor([[0.0, 0.5], [1.0, 0.25]]))
+    assert picture.mode == 'L'
+    assert np.asarray(picture).tolist() == [[0, 127], [255, 63]]
+    colours = torch.zeros(3, 2, 4)
+    colours[1] = 1
+    picture = compat._ToPILImage()(colours)
+    assert (picture.mode, picture.size) == ('RGB', (4, 2))
+    assert np.asarray(picture)[0, 0].tolist() == [0, 255, 0]
+
+
+@pytest.mark.slow
+@without_torchvision
+def test_mmpose_draws_with_the_stand_in():
+    from mmpose.visualization.simcc_vis import SimCCVisualizer
+
+    drawn = SimCCVisualizer().draw_instance_xy_heatmap(
+        torch.rand(2, 64, 48), np.zeros((64, 48, 3), np.uint8)
+    )
+    assert drawn.ndim == 3
+    assert drawn.dtype == np.uint8

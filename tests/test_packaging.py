@@ -1,0 +1,259 @@
+"""The wheel, the pins, the steps of the install and the two commands around them."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections import Counter
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope='module')
+def bootstrap(repository):
+    """``tools/bootstrap.py`` as a module."""
+    path = repository / 'tools' / 'bootstrap.py'
+    spec = importlib.util.spec_from_file_location('bootstrap', path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules['bootstrap'] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules['bootstrap']
+
+
+def copy_checkout(repository, target):
+    """Copy what the build reads, so that it leaves nothing in the checkout."""
+    target.mkdir()
+    for name in ('mmuniformer', 'configs', 'tools'):
+        ignored = shutil.ignore_patterns('__pycache__')
+        shutil.copytree(repository / name, target / name, ignore=ignored)
+    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'model-index.yml', 'README.md'):
+        shutil.copyfile(repository / name, target / name)
+    shutil.copyfile(repository / 'LICENSE', target / 'LICENSE')
+
+
+@pytest.fixture(scope='module')
+def wheel(repository, tmp_path_factory):
+    """The built wheel, from a checkout whose build folder holds a file of an earlier state."""
+    folder = tmp_path_factory.mktemp('wheel')
+    copy_checkout(repository, folder / 'checkout')
+    stale = folder / 'checkout' / 'build' / 'lib' / 'mmuniformer'
+    (stale / '.mim' / 'configs').mkdir(parents=True)
+    (stale / 'deleted.py').write_text('')
+    (stale / '.mim' / 'configs' / 'deleted.py').write_text('')
+    command = [sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation']
+    command += ['--no-index', '-w', str(folder), str(folder / 'checkout')]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = folder.glob('*.whl')
+    return zipfile.ZipFile(path)
+
+
+def files_under(folder):
+    files = (path for path in folder.rglob('*') if path.is_file())
+    return {str(path.relative_to(folder)) for path in files if '__pycache__' not in path.parts}
+
+
+def test_wheel_carries_configs_tools_and_index_for_mim(wheel, repository):
+    names = set(wheel.namelist())
+    prefix = 'mmuniformer/.mim/'
+    carried = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+    expected = {f'configs/{name}' for name in files_under(repository / 'configs')}
+    expected |= {f'tools/{name}' for name in files_under(repository / 'tools')}
+    assert carried == (expected | {'model-index.yml'}) - {'tools/bootstrap.py'}
+    assert {'tools/train.py', 'tools/test.py', 'model-index.yml'} <= carried
+    assert all(info.external_attr >> 16 & 0o170000 != 0o120000 for info in wheel.infolist())
+
+
+def test_wheel_holds_the_package_and_nothing_stale(wheel, repository):
+    names = {n for n in wheel.namelist() if not n.startswith('mmuniformer/.mim/')}
+    modules = {n.removeprefix('mmuniformer/') for n in names if n.startswith('mmuniformer/')}
+    assert modules == files_under(repository / 'mmuniformer')
+    others = {name.partition('/')[0] for name in names} - {'mmuniformer'}
+    assert [name for name in others if not name.endswith('.dist-info')] == []
+    assert not [name for name in wheel.namelist() if 'deleted' in name]
+
+
+def test_wheel_metadata_leaves_the_frameworks_to_the_user(wheel):
+    (path,) = [name for name in wheel.namelist() if name.endswith('/METADATA')]
+    metadata = Parser().parsestr(wheel.read(path).decode())
+    assert metadata['Name'] == 'mmuniformer'
+    required = [line for line in metadata.get_all('Requires-Dist') if 'extra ==' not in line]
+    names = sorted(line.split('>')[0].strip() for line in required)
+    assert names == ['click', 'numpy', 'rich', 'torch']
+    assert not [line for line in metadata.get_all('Requires-Dist') if line.startswith('mm')]
+
+
+def test_wheel_has_the_command_and_the_licence(wheel):
+    (entry,) = [name for name in wheel.namelist() if name.endswith('entry_points.txt')]
+    assert 'mmuniformer = mmuniformer.cli:main' in wheel.read(entry).decode()
+    (licence,) = [name for name in wheel.namelist() if name.endswith('LICENSE')]
+    assert b'Apache License' in wheel.read(licence)[:200]
+
+
+def test_config_names_are_unique(repository):
+    """Mim looks a config up by its file name in the whole package; two hits are an error."""
+    configs = [p.name for p in repository.glob('configs/**/*.py') if '_base_' not in p.parts]
+    modules = [path.name for path in repository.glob('mmuniformer/**/*.py')]
+    bases = [path.name for path in repository.glob('configs/**/_base_/**/*.py')]
+    assert configs
+    assert [name for name, hits in Counter(configs).items() if hits > 1] == []
+    assert set(configs) & set(modules + bases) == set()
+
+
+def test_every_step_is_pinned_exactly(bootstrap):
+    pins = bootstrap.read_pins(bootstrap.CONSTRAINTS.read_text())
+    for step in bootstrap.STEPS:
+        for package in step.packages:
+            assert pins[package][0].isdigit(), package
+    assert [
+        name for name in pins if name.startswith(('torchvision', 'opendatalab', 'chumpy'))
+    ] == []
+    assert pins['opencv-python-headless'] and 'opencv-python' not in pins
+    major = int(pins['setuptools'].split('.')[0])
+    assert 77 <= major <= 80
+
+
+def test_pins_are_read_without_comments(bootstrap):
+    assert bootstrap.read_pins('# torch\ntorch==2.1  # cpu\n\nmmcv==1.0\n') == {
+        'torch': '2.1',
+        'mmcv': '1.0',
+    }
+
+
+def test_installed_stack_is_the_pinned_one(bootstrap):
+    """The suite runs in the environment that the steps made."""
+    site = Path(next(p for p in sys.path if p.endswith('site-packages')))
+    installed = bootstrap.installed_versions(site)
+    pins = bootstrap.read_pins(bootstrap.CONSTRAINTS.read_text())
+    for step in bootstrap.STEPS:
+        for package in step.packages:
+            assert installed[bootstrap.normalise(package)] == pins[package], package
+
+
+def test_digest_sees_changes_additions_and_removals(bootstrap, tmp_path, monkeypatch):
+    monkeypatch.setattr(bootstrap, 'ROOT', tmp_path)
+    folder = tmp_path / 'package'
+    folder.mkdir()
+    (folder / 'a.py').write_text('1')
+    seen = [bootstrap.digest([folder])]
+    (folder / 'b.py').write_text('2')
+    seen.append(bootstrap.digest([folder]))
+    (folder / 'a.py').write_text('3')
+    seen.append(bootstrap.digest([folder]))
+    (folder / 'a.py').rename(folder / 'c.py')
+    seen.append(bootstrap.digest([folder]))
+    assert len(set(seen)) == 4
+    (folder / '__pycache__').mkdir()
+    (folder / '__pycache__' / 'c.pyc').write_text('4')
+    assert bootstrap.digest([folder]) == seen[-1]
+
+
+@pytest.fixture
+def environment(bootstrap, tmp_path, monkeypatch):
+    """An environment that only notes which steps would run."""
+    found = bootstrap.Environment(tmp_path / 'env')
+    found.folder.mkdir()
+    found.ran = []
+    monkeypatch.setattr(found, 'run', lambda title, command, cure: found.ran.append(title))
+    monkeypatch.setattr(found, 'probe', lambda code: True)
+    return found
+
+
+@pytest.fixture
+def installed(bootstrap, monkeypatch):
+    """What the environment is taken to hold: at first all that is pinned."""
+    pins = bootstrap.read_pins(bootstrap.CONSTRAINTS.read_text())
+    versions = {bootstrap.normalise(name): version for name, version in pins.items()}
+    monkeypatch.setattr(bootstrap, 'installed_versions', lambda site: versions)
+    return versions
+
+
+def test_second_install_runs_nothing(bootstrap, environment, installed, capsys):
+    bootstrap.install_stack(environment)
+    assert 'already there' in capsys.readouterr().out
+    bootstrap.install_stack(environment)
+    assert capsys.readouterr().out == 'stack: ready\n'
+    assert environment.ran == []
+
+
+def test_only_the_step_that_is_off_runs(bootstrap, environment, installed):
+    bootstrap.install_stack(environment)
+    installed['mmcv'] = '2.2.0'
+    del installed['openmim']
+    bootstrap.install_stack(environment)
+    names = [title.split("'")[1] for title in environment.ran if 'trying' not in title]
+    assert names == ['mmcv with compiled ops', 'mim']
+
+
+def test_step_whose_probe_fails_runs_again(bootstrap, environment, installed, monkeypatch):
+    monkeypatch.setattr(environment, 'probe', lambda code: code != 'import mmcv.ops')
+    bootstrap.install_stack(environment)
+    assert environment.ran[0] == "step 5/8 'mmcv with compiled ops'"
+    assert len(environment.ran) == 2
+
+
+def test_package_is_installed_again_only_after_a_change(
+    bootstrap, environment, installed, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(bootstrap, 'ROOT', tmp_path)
+    monkeypatch.setattr(bootstrap, 'SOURCES', ('source.py',))
+    (tmp_path / 'source.py').write_text('1')
+    bootstrap.install_package(environment)
+    installed['mmuniformer'] = '0.1.0'
+    bootstrap.install_package(environment)
+    assert len(environment.ran) == 1
+    (tmp_path / 'source.py').write_text('2')
+    bootstrap.install_package(environment)
+    assert len(environment.ran) == 2
+
+
+def test_failed_step_names_itself_its_output_and_the_way_out(bootstrap, tmp_path):
+    environment = bootstrap.Environment(tmp_path)
+    command = [sys.executable, '-c', 'import sys; print("no space left"); sys.exit(3)']
+    with pytest.raises(bootstrap.StepError) as caught:
+        environment.run("step 4/8 'mmengine'", command, 'Make room.')
+    message = str(caught.value)
+    assert message.startswith("step 4/8 'mmengine' failed:\n    | no space left\n")
+    assert str(tmp_path / 'install.log') in message
+    assert message.endswith('what to do: Make room.')
+
+
+def test_progress_shows_compiled_files_or_the_last_line(bootstrap, tmp_path):
+    environment = bootstrap.Environment(tmp_path)
+    environment.log.write_text('$ pip\n  [1/77] c++ a.cpp\n  [12/77] c++ b.cpp\n  note: x\n')
+    assert environment._progress(0) == 'compiled 12/77'
+    environment.log.write_text('$ pip\nCollecting mmengine\n\n')
+    assert environment._progress(0) == 'Collecting mmengine'
+
+
+def test_other_python_is_refused_with_the_way_out(bootstrap, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'version_info', (3, 12, 4))
+    assert bootstrap.main() == 1
+    said = capsys.readouterr().out
+    assert said.startswith('Python 3.11 is needed, this is 3.12.4')
+    assert 'make PYTHON=python3.11' in said
+
+
+def test_make_help_lists_the_targets(repository):
+    done = subprocess.run(['make', '-C', repository], capture_output=True, text=True, check=True)
+    lines = [line.split() for line in done.stdout.splitlines() if line.startswith('  make ')]
+    assert [line[1] for line in lines] == ['help', 'install', 'quickstart', 'test', 'lint', 'clean']
+    assert all(line[2:] for line in lines)
+
+
+@pytest.mark.parametrize('status', [0, 2])
+def test_ci_fails_exactly_where_make_test_fails(repository, tmp_path, status):
+    make = tmp_path / 'make'
+    make.write_text(f'#!/bin/sh\necho "$@" in "$PWD"\nexit {status}\n')
+    make.chmod(0o755)
+    environment = {**os.environ, 'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'}
+    done = subprocess.run(
+        [repository / '.ci' / 'run'], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == status
+    assert done.stdout == f'test in {repository}\n'
