@@ -35,10 +35,10 @@ PARTS = ('torso', 'head', 'neck') + tuple(
 # Joint to joint with both radii in standing heights, and what is added to the middle's z to decide
 # what goes in front: sleeves lie on the shirt and the shirt hangs over the trousers.
 BONES = {
-    'upper_arm': ('shoulder', 'elbow', 0.050, 0.043, 0.05),
-    'forearm': ('elbow', 'wrist', 0.043, 0.038, 0.07),
-    'thigh': ('hip', 'knee', 0.064, 0.052, -0.05),
-    'shin': ('knee', 'ankle', 0.052, 0.043, -0.04),
+    'upper_arm': ('shoulder', 'elbow', 0.054, 0.047, 0.05),
+    'forearm': ('elbow', 'wrist', 0.047, 0.042, 0.07),
+    'thigh': ('hip', 'knee', 0.067, 0.056, -0.05),
+    'shin': ('knee', 'ankle', 0.056, 0.047, -0.04),
 }
 TORSO_CORNER = 0.05
 # A joint counts as visible where one of these parts is in front.
@@ -103,7 +103,7 @@ class Figure:
         """The box around it, as [[x0, y0], [x1, y1]], with its limbs' thickness."""
         points = np.array([self.place(name) for name in self.skeleton.joints if name != 'head'])
         head = self.place('head')
-        reach, radius = 0.045 * self.height, HEAD_RADIUS * self.height
+        reach, radius = 0.05 * self.height, HEAD_RADIUS * self.height
         return np.array(
             [
                 np.minimum(points.min(0) - reach, head - radius),
@@ -208,11 +208,15 @@ class Figure:
         sphere = np.concatenate([flat, depth[..., None]], -1) @ self.skeleton.head_turn
         colour = np.broadcast_to(self.clothes.skin, sphere.shape)
         soft = 1.2 / radius  # about one pixel, in head radii
-        for name in ('left_eye', 'right_eye', 'nose'):
+        for name, size, tone in (
+            ('left_eye', 0.26, np.ones(3)),
+            ('right_eye', 0.26, np.ones(3)),
+            ('left_eye', 0.15, np.full(3, 0.05)),
+            ('right_eye', 0.15, np.full(3, 0.05)),
+            ('nose', 0.15, self.clothes.skin * 0.6),
+        ):
             away = np.linalg.norm(sphere - np.array(FACE[name]), axis=-1)
-            size, tone = (0.17, 0.10) if name != 'nose' else (0.12, 0.72)
-            spot = 1 - smoothstep(size - soft / 2, size + soft / 2, away)
-            colour = blend(colour, self.clothes.skin * tone, spot)
+            colour = blend(colour, tone, 1 - smoothstep(size - soft / 2, size + soft / 2, away))
         crown = -sphere[..., 1] - 0.8 * sphere[..., 2]
         colour = blend(colour, self.clothes.hair, smoothstep(-0.05 - soft, -0.05 + soft, crown))
         self._shape(canvas, owner, mine, win, distance, colour, 'head', 1.4 * radius)

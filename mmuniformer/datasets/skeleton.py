@@ -52,8 +52,8 @@ LINKS = (
     ('right_ear', 'right_shoulder'),
 )
 SIDES = {'left': 1.0, 'right': -1.0}
-HEAD_RADIUS = 0.105
-TORSO, NECK, UPPER_ARM, FOREARM, THIGH, SHIN, FOOT = 0.27, 0.15, 0.155, 0.15, 0.20, 0.20, 0.06
+HEAD_RADIUS = 0.125
+TORSO, NECK, UPPER_ARM, FOREARM, THIGH, SHIN, FOOT = 0.26, 0.165, 0.15, 0.145, 0.19, 0.19, 0.06
 SHOULDER_WIDTH, HIP_WIDTH = 0.12, 0.07
 # On the head, in its own frame and in head radii.
 FACE = {
@@ -158,11 +158,11 @@ class Skeleton:
 
 
 def sample_skeleton(rng: np.random.Generator) -> Skeleton:
-    """Draw a figure's pose and the direction it faces; one in ten shows its back."""
+    """Draw a figure's pose and the direction it faces; one in twelve shows its back."""
     arms, legs = _sample_limbs(rng)
-    yaw = rng.uniform(-50, 50) + (180 if rng.random() < 0.1 else 0)
+    yaw = rng.uniform(-42, 42) + (180 if rng.random() < 0.08 else 0)
     body = turn(yaw, rng.normal(0, 6))
-    head = turn(yaw + rng.uniform(-20, 20), rng.normal(0, 8))
+    head = turn(yaw + rng.uniform(-15, 15), rng.normal(0, 6))
     lean = np.deg2rad(rng.normal(0, 5))
 
     spine = np.array([np.sin(lean), -np.cos(lean), 0])

@@ -29,7 +29,7 @@ class Settings:
     """What the bytes of a toy data set depend on."""
 
     seed: int = 0
-    train_images: int = 240
+    train_images: int = 400
     val_images: int = 48
     size: int = BASE_SIZE
     version: int = VERSION
