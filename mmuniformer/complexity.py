@@ -78,7 +78,8 @@ def complexity(cfg: Config, shape: tuple[int, int] | None = None) -> Complexity:
     if shape is None:
         raise UserError('the config does not tell the size of images: give --shape HEIGHT WIDTH')
     model = build_model(cfg, device='meta')
-    parts = tuple(count_model(model, torch.empty(1, 3, *shape, device='meta')))
+    channels = cfg.model.get('backbone', cfg.model).get('in_channels', 3)
+    parts = tuple(count_model(model, torch.empty(1, channels, *shape, device='meta')))
     params = count_params(model)
     rest = params - sum(part.params for part in parts)
     if rest:

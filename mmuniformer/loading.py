@@ -90,7 +90,8 @@ def build_model(
         raw = load_state_dict_file(source)
         check_whole_model(model, raw, source)
         weights = {todays_name(name): value for name, value in loadable(raw).items()}
-        model.load_state_dict(weights)
+        # What may be missing is known from the check: BatchNorm's counters.
+        model.load_state_dict(weights, strict=False)
         meta = (raw.get('meta') or {}).get('dataset_meta')
         if meta:
             model.dataset_meta = meta
