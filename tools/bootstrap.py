@@ -155,8 +155,14 @@ class Environment:
 
     def run(self, title: str, command: list[str], cure: str) -> None:
         """Run a command with its output in the log and a sign of life here."""
-        jobs = str(min(os.cpu_count() or 1, 8))
-        environment = {'MAX_JOBS': jobs, 'PIP_DISABLE_PIP_VERSION_CHECK': '1', **os.environ}
+        environment = {
+            'MAX_JOBS': str(min(os.cpu_count() or 1, 8)),
+            # Without debug symbols mmcv compiles in two thirds of the time.
+            'CFLAGS': '-g0',
+            'CXXFLAGS': '-g0',
+            'PIP_DISABLE_PIP_VERSION_CHECK': '1',
+            **os.environ,
+        }
         started = beaten = time.monotonic()
         with self.log.open('a', errors='replace') as log:
             log.write(f'\n$ {" ".join(command)}\n')
