@@ -214,7 +214,7 @@ def uniformer(state, x, head_dim, windows):
 
 def uniformer_light(state, x, head_dim, keep_ratios):
     """All four normed maps of the hourglass network; trade-offs equal keep ratios."""
-    w, outs = Weights(state), []
+    w, outs, shape = Weights(state), [], None
     cls = [state['cls_token'][0, 0]] * len(x)
     scores = [None] * len(x)
     for stage in range(4):

@@ -48,7 +48,7 @@ def case_id(case):
 
 # The largest cases take seconds each.
 CASES = [
-    pytest.param(case, id=case_id(case), marks=[pytest.mark.slow] * (case['arch'] in ('base', 'large'))
+    pytest.param(case, id=case_id(case), marks=[pytest.mark.slow] * (case['params'] > 4e7))
     for case in GOLDEN['cases']
     if 'loss' not in case
 ]

@@ -85,6 +85,7 @@ BAD_ARGUMENTS = {
     'no out_indices': (dict(out_indices=()), r'out_indices=\(\)'),
     'frozen_stages': (dict(frozen_stages=5), 'frozen_stages=5'),
     'with_cp': (dict(with_cp=(1, 1)), r'with_cp=\(1, 1\)'),
+    'with_cp word': (dict(with_cp='all'), "with_cp='all'"),
     'with_cp count': (dict(with_cp=(1, 9, 0, 0)), r'with_cp=\(1, 9, 0, 0\)'),
     'drop_path_rate': (dict(drop_path_rate=1.0), r'drop_path_rate=1.0 should lie in \[0, 1\)'),
     'attn_drop_rate': (dict(attn_drop_rate=-0.1), 'attn_drop_rate=-0.1'),

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
 from mmuniformer.models.arch import NUM_STAGES, STRIDES, Arch
 from mmuniformer.models.blocks import LocalBlock
 from mmuniformer.models.layers import ConvEmbed, MapLayerNorm, PatchEmbed
+from mmuniformer.models.recompute import recompute
 
 MIN_SIDE = 32
 """Smallest image side in pixels: stage 4 has a stride of 32."""
@@ -36,7 +35,7 @@ class StagedBackbone(BaseModule):
         out_indices: Sequence[int],
         frozen_stages: int,
         norm_eval: bool,
-        with_cp: bool | Sequence[int],
+        with_cp: bool | str | Sequence[int],
         channels_last: bool,
         init_cfg: dict[str, Any] | None,
     ):
@@ -51,7 +50,8 @@ class StagedBackbone(BaseModule):
         self.num_stages = self.out_indices[-1] + 1
         self.frozen_stages = check_frozen_stages(frozen_stages)
         self.norm_eval = norm_eval
-        self.with_cp = check_with_cp(with_cp, arch.depths)
+        self.with_cp = with_cp
+        self.recomputed_blocks = check_with_cp(with_cp, arch.depths)
         self.channels_last = channels_last
         self.drop_rate = drop_rate
         self.drop_path_rates = stagewise(
@@ -64,6 +64,8 @@ class StagedBackbone(BaseModule):
             self.add_module(f'patch_embed{stage + 1}', embed(before, dim, STRIDES[stage]))
             blocks = (self.make_block(stage, block) for block in range(arch.depths[stage]))
             self.add_module(f'blocks{stage + 1}', nn.ModuleList(blocks))
+            for block in self.blocks(stage):
+                block.recompute_parts = with_cp is not False
         for stage in self.out_indices:
             norm = MapLayerNorm(arch.embed_dims[stage], eps=1e-6)
             self.add_module(f'norm{stage + 1}', norm)
@@ -116,13 +118,10 @@ class StagedBackbone(BaseModule):
         return x, state
 
     def run_block(self, stage: int, index: int, block: nn.Module, *args: Any) -> Any:
-        """Run a block, keeping its intermediates or recomputing them in backward (``with_cp``)."""
-        if not (self.training and torch.is_grad_enabled() and index < self.with_cp[stage]):
-            return block(*args)
-        return checkpoint(
-            block, *args, use_reentrant=False,
-            context_fn=lambda: (nullcontext(), keep_running_stats(block)),
-        )  # fmt: skip
+        """Run a block, as a whole recomputed in backward where ``with_cp`` says so."""
+        if index < self.recomputed_blocks[stage]:
+            return recompute(block, block, *args)
+        return block(*args)
 
     def check_input(self, x: Tensor) -> None:
         """Refuse what is not a batch of images that the network can take."""
@@ -201,21 +200,6 @@ class StagedBackbone(BaseModule):
         return 1 + sum(self.depths[: stage - 1]) + block, num_layers
 
 
-@contextmanager
-def keep_running_stats(block: nn.Module) -> Iterator[None]:
-    """Let BatchNorm normalize by the batch without counting it again: for a second forward."""
-    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.training]
-    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, (momentum, count) in zip(norms, before, strict=True):
-            norm.momentum = momentum
-            norm.num_batches_tracked.copy_(count)
-
-
 def reset_parameters(module: nn.Module) -> None:
     """Initialize as the spec says; convolutions and BatchNorm keep PyTorch's way."""
     if isinstance(module, nn.Linear):
@@ -264,14 +248,15 @@ def check_frozen_stages(frozen_stages: int) -> int:
     return frozen_stages
 
 
-def check_with_cp(with_cp: bool | Sequence[int], depths: Sequence[int]) -> tuple[int, ...]:
-    """Turn all, none or a count a stage into the count of checkpointed blocks a stage."""
-    if isinstance(with_cp, bool):
-        return tuple(depth if with_cp else 0 for depth in depths)
-    counts = tuple(with_cp)
-    fits = len(counts) == NUM_STAGES
+def check_with_cp(with_cp: bool | str | Sequence[int], depths: Sequence[int]) -> tuple[int, ...]:
+    """Turn ``with_cp`` into the count of blocks that are recomputed as a whole in each stage."""
+    if with_cp is True:
+        return tuple(depths)
+    counts = (0,) * NUM_STAGES if with_cp in (False, 'parts') else tuple(with_cp)
+    fits = len(counts) == NUM_STAGES and all(isinstance(n, int) for n in counts)
     if not fits or any(not 0 <= n <= depth for n, depth in zip(counts, depths, strict=True)):
         raise ValueError(
-            f'with_cp={with_cp!r} should be True, False or one count a stage, up to {tuple(depths)}'
+            f"with_cp={with_cp!r} should be 'parts', True, False or one count a stage, "
+            f'up to {tuple(depths)}'
         )
     return counts

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from mmuniformer.models.layers import FFN, DropPath, DynamicPositionEmbedding, PointwiseConv
 from mmuniformer.models.mhra import GlobalMHRA, LocalMHRA, WindowMHRA
+from mmuniformer.models.recompute import Recomputing
 
 
 def layer_scale(init_value: float, shape: tuple[int, ...]) -> nn.Parameter | None:
@@ -19,7 +20,7 @@ def scaled(gamma: Tensor | None, branch: Tensor) -> Tensor:
     return branch if gamma is None else gamma * branch
 
 
-class LocalBlock(LocalMHRA):
+class LocalBlock(LocalMHRA, Recomputing):
     """Block of stages 1 and 2: local MHRA, BatchNorm, convolutional FFN, on maps."""
 
     def __init__(
@@ -31,8 +32,8 @@ class LocalBlock(LocalMHRA):
         layer_scale_init_value: float = 0.0,
     ):
         super().__init__(dim)
-        # The frameworks' fuse_conv_bn folds a BatchNorm into the convolution registered before it:
-        # wrong here, where the convolutions come after the norms. So the norms are registered first.
+        # The frameworks' fuse_conv_bn folds a BatchNorm into the convolution registered before
+        # it: wrong here, where the norms come first. So they are registered first.
         norms = {'norm1': nn.BatchNorm2d(dim), 'norm2': nn.BatchNorm2d(dim)}
         self._modules = norms | self._modules
         self.pos_embed = DynamicPositionEmbedding(dim)
@@ -44,11 +45,21 @@ class LocalBlock(LocalMHRA):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to the same shape."""
         x = self.pos_embed(x)
-        x = x + self.drop_path(scaled(self.gamma_1, self.aggregate(self.norm1(x))))
-        return x + self.drop_path(scaled(self.gamma_2, self.mlp(self.norm2(x))))
+        # On these large maps even the FFN's first layer costs less to repeat than to keep.
+        relations = self.aggregate(self.part(self.project, x))
+        x = x + self.drop_path(scaled(self.gamma_1, relations))
+        return x + self.drop_path(scaled(self.gamma_2, self.part(self.feed, x)))
+
+    def project(self, x: Tensor) -> Tensor:
+        """Norm and project a map for aggregation."""
+        return self.conv1(self.norm1(x))
+
+    def feed(self, x: Tensor) -> Tensor:
+        """Norm and feed a map forward."""
+        return self.mlp(self.norm2(x))
 
 
-class AttentionBlock(nn.Module):
+class AttentionBlock(Recomputing):
     """What the blocks of stages 3 and 4 share: LayerNorm (eps 1e-6), attention, linear FFN."""
 
     mhra: type[GlobalMHRA] = GlobalMHRA
@@ -75,9 +86,14 @@ class AttentionBlock(nn.Module):
         self.gamma_1 = layer_scale(layer_scale_init_value, (dim,))
         self.gamma_2 = layer_scale(layer_scale_init_value, (dim,))
 
+    def feed(self, tokens: Tensor) -> Tensor:
+        """Norm and feed tokens ``(..., C)`` forward."""
+        hidden = self.part(lambda x: self.mlp.fc1(self.norm2(x)), tokens)
+        return self.part(self.mlp.contract, hidden)
+
 
 class GlobalBlock(AttentionBlock):
-    """Block of stages 3 and 4. ``window_size`` in tokens makes it a window block of equal weights."""
+    """Block of stages 3 and 4; ``window_size`` in tokens makes it a window block."""
 
     mhra = WindowMHRA
 
@@ -85,6 +101,8 @@ class GlobalBlock(AttentionBlock):
         """Map ``(B, C, H, W)`` to the same shape."""
         # Tokens of a channels-last map are a view: no copy on the way in or out.
         x = self.pos_embed(x).permute(0, 2, 3, 1)
-        x = x + self.drop_path(scaled(self.gamma_1, self.attn(self.norm1(x), window_size)))
-        x = x + self.drop_path(scaled(self.gamma_2, self.mlp(self.norm2(x))))
+        qkv = self.part(lambda x: self.attn.map_heads(self.norm1(x), window_size), x)
+        relations = self.attn.attend_map(qkv, window_size, *x.shape[1:3])
+        x = x + self.drop_path(scaled(self.gamma_1, relations))
+        x = x + self.drop_path(scaled(self.gamma_2, self.feed(x)))
         return x.permute(0, 3, 1, 2)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmuniformer.models.attention import attention_weights
 from mmuniformer.models.blocks import AttentionBlock, layer_scale, scaled
 
 
@@ -87,12 +88,15 @@ class HourglassBlock(AttentionBlock):
         """Run MHRA and FFN on ``(B, M, C)``.
 
         Returns:
-            The new tokens, the class token's attention row ``(B, M)``, and the sum of the two
-            branches without drop path and LayerScale, ``(B, M, C)``.
+            The new tokens, the class token's attention row ``(B, M)``, a mean over heads, and the
+            sum of the two branches without drop path and LayerScale, ``(B, M, C)``.
         """
-        attended, row = self.attn.forward_with_score(self.norm1(tokens))
+        q, k, v = self.part(lambda x: self.attn.heads(self.norm1(x)), tokens)
+        # One row of its own costs less than the whole matrix, which fused attention does not have.
+        row = attention_weights(q[:, :, :1], k).mean(1).squeeze(1)
+        attended = self.attn.attend(q, k, v)
         tokens = tokens + self.drop_path(scaled(self.gamma_1, attended))
-        fed = self.mlp(self.norm2(tokens))
+        fed = self.feed(tokens)
         tokens = tokens + self.drop_path(scaled(self.gamma_2, fed))
         return tokens, row, attended + fed
 
@@ -107,6 +111,6 @@ def take(tokens: Tensor, index: Tensor) -> Tensor:
 
 
 def halve_score(score: Tensor, height: int, width: int) -> Tensor:
-    """Carry a score ``(B, height * width)`` to a grid of half the sides, keeping each image's sum."""
+    """Carry a score ``(B, height * width)`` to a grid of half the sides, keeping the sums."""
     pooled = F.avg_pool2d(score.unflatten(1, (1, height, width)), 2).flatten(1)
     return pooled * (score.sum(1, keepdim=True) / pooled.sum(1, keepdim=True))

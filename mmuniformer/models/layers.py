@@ -20,6 +20,7 @@ class DynamicPositionEmbedding(nn.Conv2d):
         super().__init__(dim, dim, kernel_size=3, padding=1, groups=dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Add its position to each pixel of a map."""
         return x + super().forward(x)
 
 
@@ -34,7 +35,12 @@ class FFN(nn.Module):
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
+        """Keep the shape."""
+        return self.contract(self.fc1(x))
+
+    def contract(self, hidden: Tensor) -> Tensor:
+        """Finish from the hidden layer's values before GELU."""
+        return self.drop(self.fc2(self.drop(F.gelu(hidden))))
 
 
 class DropPath(nn.Module):
@@ -45,6 +51,7 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
+        """Drop the branches of some images in training."""
         if not self.training or self.rate == 0.0:
             return x
         keep = 1 - self.rate
@@ -52,6 +59,7 @@ class DropPath(nn.Module):
         return x * (mask / keep)
 
     def extra_repr(self) -> str:
+        """Show the rate where the model is printed."""
         return f'rate={self.rate:.3f}'
 
 
@@ -59,6 +67,7 @@ class MapLayerNorm(nn.LayerNorm):
     """LayerNorm over the channels of a map ``(B, C, H, W)``; no copy where it is channels-last."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Keep the shape."""
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -74,6 +83,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_channels, dim, kernel_size=stride, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Divide the sides by the stride."""
         return self.norm(self.proj(x))
 
 
@@ -94,4 +104,5 @@ class ConvEmbed(nn.Module):
         self.proj = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Divide the sides by the stride, rounded up."""
         return self.proj(x)

@@ -8,7 +8,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmuniformer.models.attention import attention_weights, fused_attention, plain_attention
+from mmuniformer.models.attention import fused_attention, plain_attention
+
+Heads = tuple[Tensor, Tensor, Tensor]
+"""q, k and v."""
 
 
 class LocalMHRA(nn.Module):
@@ -25,8 +28,8 @@ class LocalMHRA(nn.Module):
         self.conv2 = nn.Conv2d(dim, dim, kernel_size=1)
 
     def aggregate(self, x: Tensor) -> Tensor:
-        """Aggregate a map ``(B, C, H, W)``."""
-        return self.conv2(self.attn(self.conv1(x)))
+        """Aggregate a map ``(B, C, H, W)`` that ``conv1`` has projected."""
+        return self.conv2(self.attn(x))
 
 
 class GlobalMHRA(nn.Module):
@@ -49,7 +52,7 @@ class GlobalMHRA(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
 
-    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def heads(self, x: Tensor) -> Heads:
         """Return q, k, v, each ``(B, h, N, d)``, of tokens ``(B, N, C)``."""
         b, n, _ = x.shape
         qkv = self.qkv(x).view(b, n, 3, self.num_heads, -1)
@@ -61,27 +64,24 @@ class GlobalMHRA(nn.Module):
         return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Aggregate tokens ``(B, N, C)``."""
         return self.attend(*self.heads(x))
-
-    def forward_with_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the aggregated tokens and the first token's attention row, ``(B, N)``.
-
-        The row is the mean over heads. One row of its own costs less than the ``N x N`` matrix.
-        """
-        q, k, v = self.heads(x)
-        row = attention_weights(q[:, :, :1], k).mean(1).squeeze(1)
-        return self.attend(q, k, v), row
 
 
 class WindowMHRA(GlobalMHRA):
     """Global MHRA on a map, inside windows or on all of it: the same parameters serve both."""
 
-    def forward(self, x: Tensor, window_size: int | None = None) -> Tensor:
-        """Aggregate ``(B, H, W, C)`` in windows of ``window_size`` tokens a side, None for one."""
-        b, h, w, _ = x.shape
+    def map_heads(self, x: Tensor, window_size: int | None) -> Heads:
+        """Return q, k, v of a map ``(B, H, W, C)``, a set of tokens for each window."""
+        tokens = x.flatten(1, 2) if window_size is None else cut_windows(x, window_size)
+        return self.heads(tokens)
+
+    def attend_map(self, qkv: Heads, window_size: int | None, height: int, width: int) -> Tensor:
+        """Attend and project: the heads of a map give the map ``(B, H, W, C)``."""
+        tokens = self.attend(*qkv)
         if window_size is None:
-            return super().forward(x.flatten(1, 2)).unflatten(1, (h, w))
-        return join_windows(super().forward(cut_windows(x, window_size)), window_size, (b, h, w))
+            return tokens.unflatten(1, (height, width))
+        return join_windows(tokens, window_size, height, width)
 
 
 def cut_windows(x: Tensor, size: int) -> Tensor:
@@ -96,9 +96,9 @@ def cut_windows(x: Tensor, size: int) -> Tensor:
     return x.transpose(2, 3).reshape(-1, size * size, c)
 
 
-def join_windows(windows: Tensor, size: int, shape: tuple[int, int, int]) -> Tensor:
-    """Put windows back into a map of ``shape`` = (B, H, W) and crop the padding."""
-    b, h, w = shape
-    rows, columns = -(-h // size), -(-w // size)
-    x = windows.view(b, rows, columns, size, size, -1).transpose(2, 3)
-    return x.reshape(b, rows * size, columns * size, -1)[:, :h, :w]
+def join_windows(windows: Tensor, size: int, height: int, width: int) -> Tensor:
+    """Put windows back into a map ``(B, height, width, C)``, without the padding."""
+    rows, columns = -(-height // size), -(-width // size)
+    x = windows.view(-1, rows, columns, size, size, windows.shape[-1]).transpose(2, 3)
+    x = x.reshape(-1, rows * size, columns * size, windows.shape[-1])
+    return x[:, :height, :width]

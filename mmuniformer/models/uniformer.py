@@ -48,7 +48,9 @@ class UniFormer(StagedBackbone):
         out_indices: Stages to return, increasing, from 0.
         frozen_stages: -1 for none, 0 for the stem, else the number of stages to freeze.
         norm_eval: Keep BatchNorm on its running statistics in training.
-        with_cp: Recompute activations in backward: all blocks, none, or the first n of each stage.
+        with_cp: What training recomputes in backward instead of keeping it: 'parts' (norms, GELU,
+            the FFNs of stages 1 and 2: little time, much memory), True (all blocks as a whole),
+            False (nothing), or the first n blocks of each stage as a whole and else parts.
         fused_attn: Attention without the matrix of weights in memory; False for the plain form.
         channels_last: Run in channels-last memory layout, which is faster; outputs are contiguous
             either way.
@@ -86,7 +88,7 @@ class UniFormer(StagedBackbone):
         out_indices: Sequence[int] = (0, 1, 2, 3),
         frozen_stages: int = -1,
         norm_eval: bool = False,
-        with_cp: bool | Sequence[int] = False,
+        with_cp: bool | str | Sequence[int] = 'parts',
         fused_attn: bool = True,
         channels_last: bool = True,
         init_cfg: dict[str, Any] | None = None,

@@ -60,7 +60,7 @@ class UniFormerLight(StagedBackbone):
         out_indices: Sequence[int] = (0, 1, 2, 3),
         frozen_stages: int = -1,
         norm_eval: bool = False,
-        with_cp: bool | Sequence[int] = False,
+        with_cp: bool | str | Sequence[int] = 'parts',
         fused_attn: bool = True,
         channels_last: bool = True,
         init_cfg: dict[str, Any] | None = None,
