@@ -31,6 +31,14 @@ from mmuniformer.released import anatomy, guess_preset, head_dim_by_name
 REFERENCE = Path(__file__).resolve().parents[2] / 'shared' / 'reference' / 'keys.json'
 
 
+@pytest.fixture(scope='module', autouse=True)
+def quick_initial_weights():
+    """Truncated normal numbers take most of the time of a model that is to be loaded anyway."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn.init, 'trunc_normal_', lambda x, std: nn.init.normal_(x, std=std))
+        yield
+
+
 def imagenet_state(model, classes=10):
     """What an ImageNet file of this network holds: no output norms, a classifier."""
     state = OrderedDict((k, v) for k, v in model.state_dict().items() if not k.startswith('norm'))
@@ -83,7 +91,7 @@ def refused(model, path, *words, **kwargs):
 
 
 @pytest.fixture(scope='module')
-def nano():
+def nano(quick_initial_weights):
     torch.manual_seed(0)
     return randomize(UniFormer('nano'))
 
