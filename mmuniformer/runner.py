@@ -174,16 +174,19 @@ def _enable_amp(cfg: Config) -> None:
 
 
 def _draw_into(cfg: Config, folder: str) -> None:
-    """Switch the framework's visualization hook on; each calls that differently."""
+    """Switch the framework's visualization hook on for every image; each calls that differently."""
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
         raise UserError('--show-dir: the config has no default_hooks.visualization to switch on.')
-    scope = cfg.default_scope
-    hook['enable' if scope == 'mmpose' else 'draw'] = True
-    if scope == 'mmseg':
-        cfg.visualizer['save_dir'] = folder
+    # Relative to the working directory, not to the run's folder in the work dir.
+    folder = str(Path(folder).resolve())
+    if cfg.default_scope == 'mmdet':
+        hook.update(draw=True, test_out_dir=folder)
+    elif cfg.default_scope == 'mmseg':
+        hook.update(draw=True, interval=1)
+        cfg.visualizer.save_dir = folder
     else:
-        hook['out_dir' if scope == 'mmpose' else 'test_out_dir'] = folder
+        hook.update(enable=True, interval=1, out_dir=folder)
 
 
 def _augment(cfg: Config, name: str) -> None:

@@ -145,17 +145,19 @@ def test_shipped_config_is_found_by_name(built):
 @pytest.mark.parametrize(
     ('scope', 'changed'),
     [
-        ('mmdet', dict(type='Hook', draw=True, test_out_dir='seen')),
-        ('mmseg', dict(type='Hook', draw=True)),
-        ('mmpose', dict(type='Hook', enable=True, out_dir='seen')),
+        ('mmdet', dict(draw=True, test_out_dir='{}/seen')),
+        ('mmseg', dict(draw=True, interval=1)),
+        ('mmpose', dict(enable=True, interval=1, out_dir='{}/seen')),
     ],
 )
 def test_pictures_are_switched_on_as_each_framework_calls_it(
-    built, config, weights, scope, changed
+    built, config, weights, tmp_path, scope, changed
 ):
     runner.run_evaluation([config(scope), weights, '--show-dir', 'seen'])
-    assert built[0].default_hooks.visualization.to_dict() == changed
-    assert built[0].visualizer.get('save_dir') == ('seen' if scope == 'mmseg' else None)
+    expected = {k: v.format(tmp_path) if isinstance(v, str) else v for k, v in changed.items()}
+    assert built[0].default_hooks.visualization.to_dict() == dict(type='Hook', **expected)
+    place = f'{tmp_path}/seen' if scope == 'mmseg' else None
+    assert built[0].visualizer.get('save_dir') == place
 
 
 @pytest.mark.parametrize(('scope', 'dump'), [('mmdet', 'DumpDetResults'), ('mmseg', 'DumpResults')])

@@ -79,7 +79,7 @@ def test_checkpoint_of_training_is_tested(trained, workplace):
     command += ['--work-dir', 'run', '--out', 'found.pkl', '--show-dir', 'seen']
     assert 'coco/AP' in mim(workplace, *command)
     assert (workplace / 'found.pkl').stat().st_size > 0
-    assert len(list(workplace.rglob('seen/*.jpg'))) >= 4
+    assert len(list((workplace / 'seen').iterdir())) >= 4
 
 
 @pytest.mark.slow
