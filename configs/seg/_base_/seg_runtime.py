@@ -1,0 +1,32 @@
+"""What every segmentation config shares: hooks, logging, environment."""
+default_scope = 'mmseg'
+custom_imports = dict(
+    imports=['mmuniformer', 'mmuniformer.datasets.checks'], allow_failed_imports=False
+)
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=8000, max_keep_ckpts=3),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    visualization=dict(type='SegVisualizationHook'),
+)
+# The second hook stops a run on label maps that do not fit the images or the classes.
+custom_hooks = [
+    dict(type='mmuniformer.CheckpointGuardHook'),
+    dict(type='mmuniformer.MaskGuardHook'),
+]
+
+env_cfg = dict(
+    cudnn_benchmark=True,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'),
+)
+visualizer = dict(
+    type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer'
+)
+log_processor = dict(by_epoch=False)
+log_level = 'INFO'
+load_from = None
+resume = False

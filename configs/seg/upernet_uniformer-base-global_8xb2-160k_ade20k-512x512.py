@@ -1,0 +1,12 @@
+_base_ = 'upernet_uniformer-small-global_8xb2-160k_ade20k-512x512.py'
+
+model = dict(
+    backbone=dict(
+        arch='base',
+        drop_path_rate=0.4,
+        init_cfg=dict(
+            checkpoint='https://download.openmmlab.com/mmpose/v1/projects/uniformer/'
+            'uniformer_base_in1k.pth'
+        ),
+    )
+)

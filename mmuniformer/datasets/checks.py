@@ -1,0 +1,153 @@
+"""Checks on the label maps of segmentation, which the frameworks take as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
+from torch import Tensor, nn
+
+from mmuniformer.errors import UserError
+from mmuniformer.registry import HOOKS
+
+INDEX_MODES = ('1', 'L', 'P')
+"""Pillow's names of pictures that hold one 8-bit index a pixel."""
+FILES_CHECKED = 16
+
+
+def check_label_file(label_map: str | Path, image: str | Path) -> None:
+    """Refuse a file that is no label map of its image.
+
+    mmsegmentation takes the lower 8 bits of what it reads and does not compare sizes.
+
+    Raises:
+        UserError: The file can't be read, holds colours or more than 8 bits, or has another size
+            than the image.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(label_map) as labels:
+            mode, size = labels.mode, labels.size
+        with Image.open(image) as picture:
+            picture = ImageOps.exif_transpose(picture)
+            image_size = picture.size
+    except FileNotFoundError as error:
+        raise UserError(
+            f'{error.filename} is missing: each image needs a label map of the same name; set '
+            'dataset.data_prefix, img_suffix and seg_map_suffix to what your folders have'
+        ) from error
+    except (OSError, UnidentifiedImageError) as error:
+        raise UserError(f'{label_map} or {image} cannot be read as an image: {error}') from error
+    if mode not in INDEX_MODES:
+        kind = 'more than 8 bits a pixel' if mode.startswith(('I', 'F')) else f'colours ({mode})'
+        raise UserError(
+            f'{label_map} holds {kind}: a label map is an 8-bit PNG of class indices, one number '
+            'a pixel; write it as such'
+        )
+    if size != image_size:
+        raise UserError(
+            f'{label_map} is {size[0]} x {size[1]}, its image {image} {image_size[0]} x '
+            f'{image_size[1]} (width x height, after its EXIF rotation): make them one size'
+        )
+
+
+def check_labels(labels: Tensor, num_classes: int, ignore_index: int, file: str) -> None:
+    """Refuse labels that are no class of the model.
+
+    Args:
+        labels: Label map ``(1, H, W)`` as the model gets it.
+        num_classes: Classes of the model.
+        ignore_index: Label of the pixels that do not count.
+        file: Name of the file, for the message.
+
+    Raises:
+        UserError: A label lies beyond the classes.
+    """
+    found = np.unique(labels.numpy())
+    beyond = found[(found >= num_classes) & (found != ignore_index) | (found < 0)]
+    if beyond.size:
+        raise UserError(
+            f'{file} holds the label{"s" * (beyond.size > 1)} {", ".join(map(str, beyond))} (as '
+            f'the model sees it), but the model has the classes 0 to {num_classes - 1}; '
+            f'{ignore_index} means no class. Mend the file, or set num_classes of the heads and '
+            'metainfo.classes of the data sets; reduce_zero_label=True is for data whose 0 means '
+            'no class.'
+        )
+
+
+def check_files(dataset: Any) -> None:
+    """Refuse a data set whose first files are no label maps (``check_label_file``)."""
+    for index in range(min(len(dataset), FILES_CHECKED)):
+        info = dataset.get_data_info(index)
+        if 'seg_map_path' in info:
+            check_label_file(info['seg_map_path'], info['img_path'])
+
+
+def check_batch(model: nn.Module, batch: dict[str, Any]) -> None:
+    """Refuse a batch with labels that are no class of the model (``check_labels``)."""
+    head = find_head(model)
+    for sample in flat(batch['data_samples']) if head is not None else ():
+        if 'gt_sem_seg' in sample:
+            file = str(sample.get('seg_map_path', 'a label map'))
+            check_labels(sample.gt_sem_seg.data, head.num_classes, head.ignore_index, file)
+
+
+def find_head(model: nn.Module) -> nn.Module | None:
+    """Return the decode head, also inside wrappers for test-time augmentation or several GPUs."""
+    while is_model_wrapper(model) or not hasattr(model, 'decode_head'):
+        model = getattr(model, 'module', None)
+        if model is None:
+            return None
+    return model.decode_head
+
+
+def flat(samples: Sequence[Any]) -> list[Any]:
+    """Return the samples of a batch; with test-time augmentation there is a list of them each."""
+    return [
+        inner
+        for entry in samples
+        for inner in (flat(entry) if isinstance(entry, list) else [entry])
+    ]
+
+
+@HOOKS.register_module()
+class MaskGuardHook(Hook):
+    """Stop a segmentation run on label maps that would silently spoil it.
+
+    Before a run the first files of each data set are checked (``check_label_file``), then the
+    labels of each batch (``check_labels``). Metrics leave labels beyond the classes out without a
+    word, and the loss dies on them deep inside, on a GPU without naming anything.
+
+    Example:
+        >>> custom_hooks = [dict(type='mmuniformer.MaskGuardHook')]
+    """
+
+    def before_run(self, runner: Runner) -> None:
+        """Check the data sets of the loops that are built."""
+        for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
+            if isinstance(loop, BaseLoop):
+                check_files(loop.dataloader.dataset)
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict[str, Any] | None = None
+    ) -> None:
+        """Check the labels of a training batch."""
+        check_batch(runner.model, data_batch)
+
+    def before_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict[str, Any] | None = None
+    ) -> None:
+        """Check the labels of a validation batch."""
+        check_batch(runner.model, data_batch)
+
+    def before_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict[str, Any] | None = None
+    ) -> None:
+        """Check the labels of a test batch."""
+        check_batch(runner.model, data_batch)
