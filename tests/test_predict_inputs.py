@@ -352,8 +352,9 @@ def test_drawings_show_what_they_should_and_leave_the_picture_alone():
     classes = np.zeros((120, 160), int)
     classes[:, 80:] = 1
     drawing = draw.draw_map(picture, classes, ['a', 'b'], [(0, 0, 0), (255, 255, 255)])
-    assert drawing[2, 2].tolist() == [45, 45, 45]
-    assert drawing[2, -2, 0] in (172, 173)
+    assert drawing[5, 5].tolist() == [45, 45, 45]
+    assert drawing[5, -6, 0] in (172, 173)
+    assert drawing[5, 79].tolist() == [0, 0, 0], 'the class should be outlined'
 
 
 def test_labels_stay_inside_small_pictures():

@@ -34,12 +34,19 @@ def blend(picture: np.ndarray, mask: np.ndarray, colour: Colour, opacity: float 
     picture[mask] = (picture[mask] * (1 - opacity) + tint * opacity).round().astype(np.uint8)
 
 
-def put_label(picture: np.ndarray, text: str, x: float, y: float, colour: Colour) -> None:
-    """Write on a coloured plate with its lower left corner at a point, moved into the picture."""
+def put_label(
+    picture: np.ndarray, text: str, x: float, y: float, colour: Colour, centred: bool = False
+) -> None:
+    """Write on a coloured plate, moved into the picture where it would leave it.
+
+    The point is the plate's lower left corner, or its centre.
+    """
     height, width = picture.shape[:2]
     scale = min(1.2, max(0.3, max(height, width) / 1400))
     weight = 2 if scale > 0.8 else 1
     (w, h), below = cv2.getTextSize(text, FONT, scale, weight)
+    if centred:
+        x, y = x - w / 2, y + (h + below) / 2
     x = int(min(max(0, x), max(0, width - w - 2)))
     y = int(min(max(h + below, y), height))
     cv2.rectangle(picture, (x, y - h - below), (x + w + 2, y), colour, -1)
@@ -84,7 +91,7 @@ def draw_instances(
 def draw_map(
     picture: np.ndarray, classes: np.ndarray, names: Sequence[str], colour_of: Sequence[Colour]
 ) -> np.ndarray:
-    """Tint each pixel by its class, and name each class where it is widest.
+    """Tint each pixel by its class, outline the classes, and name each where it is widest.
 
     Args:
         picture: ``(H, W, 3)``; it is left as it is.
@@ -95,14 +102,18 @@ def draw_map(
     table = np.array(colour_of, dtype=np.uint8)
     result = cv2.addWeighted(picture, 0.5, table[classes], 0.5, 0)
     smallest = picture.shape[0] * picture.shape[1] / 400
+    labels = []
     for index in np.unique(classes):
+        # The border lets classes end where the picture does.
         mask = np.pad((classes == index).astype(np.uint8), 1)
-        if mask.sum() < smallest:
-            continue
-        # The centre of the largest circle inside: where a name sits well on any shape.
-        depth = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
-        y, x = np.unravel_index(depth.argmax(), depth.shape)
-        put_label(result, names[index], x - 1 - 4 * len(names[index]), y + 5, colour_of[index])
+        outline, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(result, outline, -1, colour_of[index], thickness(picture), offset=(-1, -1))
+        if mask.sum() >= smallest:
+            # The centre of the largest circle inside: where a name sits well on any shape.
+            depth = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
+            labels.append((index, *np.unravel_index(depth.argmax(), depth.shape)))
+    for index, y, x in labels:
+        put_label(result, names[index], x - 1, y - 1, colour_of[index], centred=True)
     return result
 
 
