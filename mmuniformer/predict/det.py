@@ -109,7 +109,11 @@ def class_names(network: Network, count: int | None) -> list[str]:
 
 def box_classes(model: Any) -> int | None:
     """Return how many classes a detector tells apart, where it says so."""
-    head = getattr(getattr(model, 'roi_head', model), 'bbox_head', None)
+    return head_classes(getattr(getattr(model, 'roi_head', model), 'bbox_head', None))
+
+
+def head_classes(head: Any) -> int | None:
+    """Return how many classes a head, or the last of a cascade of heads, tells apart."""
     if hasattr(head, '__len__'):
         head = head[-1]
     return getattr(head, 'num_classes', None)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmuniformer.predict.det import class_names
+from mmuniformer.predict.det import class_names, head_classes
 from mmuniformer.predict.draw import colours, draw_map
 from mmuniformer.predict.inputs import Shot
 from mmuniformer.predict.network import Network
@@ -25,7 +25,7 @@ class SegTask:
 
     def __init__(self, network: Network):
         self.network = network
-        self.classes = class_names(network, network.model.decode_head.num_classes)
+        self.classes = class_names(network, head_classes(network.model.decode_head))
         self.categories = [{'id': i, 'name': name} for i, name in enumerate(self.classes)]
         self.colours = colours(network.meta.get('palette'), len(self.classes))
 
