@@ -1,0 +1,118 @@
+"""Layer-wise learning-rate decay: the deeper a parameter lies, the faster it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mmengine.logging import print_log
+from mmengine.optim import DefaultOptimWrapperConstructor
+from torch import nn
+
+from mmuniformer.errors import UserError
+from mmuniformer.registry import OPTIM_WRAPPER_CONSTRUCTORS
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """Scale the learning rate of a backbone's layers by how deep they lie.
+
+    The backbone tells the depth (``get_layer_depth``): a parameter at depth ``i`` of ``n`` learns
+    at ``layer_decay_rate ** (n - 1 - i)`` times the rate that mmengine's default constructor gives
+    it. So the stem is slowest, and output norms, necks and heads keep the full rate. Everything
+    else in ``paramwise_cfg`` (``custom_keys``, ``norm_decay_mult``, ...) means what it always does.
+    Parameters with equal settings share a group.
+
+    Args:
+        optim_wrapper_cfg: As the default constructor's; the optimizer needs ``lr``.
+        paramwise_cfg: As the default constructor's, with ``layer_decay_rate``: the factor from a
+            layer to the one before it, in (0, 1]; 1 changes nothing.
+
+    Raises:
+        UserError: ``layer_decay_rate`` is missing or outside (0, 1], the optimizer has no ``lr``,
+            or no part of the model knows the depth of its layers.
+
+    Example:
+        >>> optim_wrapper = dict(
+        ...     constructor='mmuniformer.LayerDecayOptimWrapperConstructor',
+        ...     paramwise_cfg=dict(layer_decay_rate=0.75))
+    """
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
+        super().__init__(optim_wrapper_cfg, paramwise_cfg)
+        self.decay = check_decay(self.paramwise_cfg.get('layer_decay_rate'))
+        if self.base_lr is None:
+            raise UserError('layer-wise decay scales a rate: set optim_wrapper.optimizer.lr')
+
+    def add_params(
+        self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs: Any
+    ) -> None:
+        """Add a group for each of a module's settings to ``params``.
+
+        mmengine calls this on the model, and the default constructor again on every part of it.
+        """
+        if prefix:
+            super().add_params(params, module, prefix, **kwargs)
+            return
+        factor = lr_factor(module, self.decay)
+        names = {parameter: name for name, parameter in module.named_parameters()}
+        single: list[dict] = []
+        super().add_params(single, module, **kwargs)
+        groups: dict[str, dict] = {}
+        for entry in single:
+            (parameter,) = entry['params']
+            entry['lr'] = entry.get('lr', self.base_lr) * factor(names[parameter])
+            settings = {key: value for key, value in entry.items() if key != 'params'}
+            group = groups.setdefault(repr(sorted(settings.items())), {'params': [], **settings})
+            group['params'].append(parameter)
+        params.extend(sorted(groups.values(), key=lambda group: group['lr']))
+        if params:
+            print_log(
+                f'layer-wise decay {self.decay}: {len(single)} parameters in {len(groups)} groups, '
+                f'learning rates from {params[0]["lr"]:.3g} to {params[-1]["lr"]:.3g}',
+                logger='current',
+            )
+
+
+def check_decay(decay: Any) -> float:
+    """Refuse rates that are missing or outside (0, 1]."""
+    if decay is None:
+        raise UserError(
+            'layer-wise decay needs its rate: set optim_wrapper.paramwise_cfg.layer_decay_rate, '
+            'for example 0.75'
+        )
+    if isinstance(decay, bool) or not isinstance(decay, (int, float)) or not 0 < decay <= 1:
+        raise UserError(
+            f'layer_decay_rate={decay!r} should lie in (0, 1]: 0.75 makes each layer learn at 0.75 '
+            'of the rate of the next, 1 makes all learn alike'
+        )
+    return decay
+
+
+def lr_factor(model: nn.Module, decay: float) -> Callable[[str], float]:
+    """Return the function that gives the factor for a parameter's name in the model.
+
+    Raises:
+        UserError: No part of the model has ``get_layer_depth``.
+    """
+    backbones = {
+        f'{name}.' if name else '': module
+        for name, module in model.named_modules()
+        if hasattr(module, 'get_layer_depth')
+    }
+    if not backbones:
+        backbone = getattr(model, 'backbone', model)
+        raise UserError(
+            f'layer-wise decay asks the backbone how deep its layers lie, and '
+            f'{type(backbone).__name__} does not know (it has no get_layer_depth): use a backbone '
+            'of mmuniformer, or take optim_wrapper.constructor out of the config'
+        )
+
+    def factor(name: str) -> float:
+        for prefix, backbone in backbones.items():
+            if name.startswith(prefix):
+                depth, num_layers = backbone.get_layer_depth(name, prefix)
+                return decay ** (num_layers - 1 - depth)
+        return 1.0
+
+    return factor
