@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import functools
 import math
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine import Config
-from mmengine.config import DictAction
 from mmengine.registry import DefaultScope
+from seg_helpers import (
+    DELTAS,
+    FPN,
+    OWN_SIZE,
+    SEG,
+    TOYS,
+    UPERNET,
+    load,
+    own_data_options,
+    write_own_data,
+)
 
 from mmuniformer import model_zoo
 from mmuniformer.complexity import complexity, verdict
@@ -23,10 +32,7 @@ from mmuniformer.complexity import find_published as published_flops
 pytest.importorskip('mmseg')
 
 ROOT = Path(__file__).resolve().parents[1]
-SEG = ROOT / 'configs' / 'seg'
 WEIGHTS = 'https://download.openmmlab.com/mmpose/v1/projects/uniformer/uniformer_{}_in1k.pth'
-FPN = 'fpn_uniformer-{}_8xb4-80k_ade20k-512x512'
-UPERNET = 'upernet_uniformer-{}_8xb2-160k_ade20k-512x512'
 
 
 class Recipe(NamedTuple):
@@ -74,32 +80,13 @@ VARIANTS = {
     for arch in ('small', 'base')
     for suffix in ('_frozen-bn', '-tl')
 }
-TOYS = [f'{head}_uniformer-nano_toy-128x128' for head in ('fpn', 'upernet')]
 LAYOUTS = {'global': ('global', None), 'w32': ('window', 32), 'h32': ('hybrid', 32)}
-DELTAS = sorted(path for path in SEG.rglob('*.py') if '_base_' not in path.parts)
-LOADERS = [f'{split}_dataloader.dataset' for split in ('train', 'val', 'test')]
 
 
 @pytest.fixture(autouse=True)
 def _mmseg_scope():
     with DefaultScope.overwrite_default_scope('mmseg'):
         yield
-
-
-@functools.cache
-def _load(name):
-    (path,) = (path for path in DELTAS if path.stem == name)
-    return Config.fromfile(path)
-
-
-def load(name, *options):
-    """Config `name` with options as they are written after --cfg-options."""
-    config = copy.deepcopy(_load(name))
-    parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
-    if options:
-        config.merge_from_dict(parser.parse_args(['--cfg-options', *options]).cfg_options)
-    return config
 
 
 def layout_options(layout):
@@ -118,7 +105,7 @@ def build(config, device='meta'):
 
 @functools.cache
 def parameters(name):
-    return sum(parameter.numel() for parameter in build(_load(name)).parameters())
+    return sum(parameter.numel() for parameter in build(load(name)).parameters())
 
 
 def metafile_rows(name):
@@ -399,48 +386,13 @@ def test_multi_scale_and_flip_as_published(name):
 
 @pytest.fixture
 def own_data(tmp_path):
-    """Three pictures of 100 x 80 with label maps of three classes, 255 for no class."""
-    import cv2
-
-    noise = np.random.default_rng(0)
-    for split in ('train', 'val'):
-        for kind in ('images', 'masks'):
-            (tmp_path / split / kind).mkdir(parents=True)
-        for number in range(3):
-            labels = np.repeat(np.arange(4, dtype=np.uint8), 20)[:, None].repeat(100, 1)
-            labels[labels == 3] = 255
-            image = noise.integers(0, 255, (80, 100, 3), np.uint8)
-            cv2.imwrite(str(tmp_path / split / 'images' / f'{number}.png'), image)
-            cv2.imwrite(str(tmp_path / split / 'masks' / f'{number}_label.png'), labels)
-    return tmp_path
-
-
-def data_options(root):
-    """The options of "Your own data" in docs/segmentation.md."""
-    return [
-        *(f'{loader}.type=BaseSegDataset' for loader in LOADERS),
-        *(f'{loader}.data_root={root}/' for loader in LOADERS),
-        *(f'{loader}.reduce_zero_label=False' for loader in LOADERS),
-        *(f'{loader}.img_suffix=.png' for loader in LOADERS),
-        *(f'{loader}.seg_map_suffix=_label.png' for loader in LOADERS),
-        *(f'{loader}.metainfo.classes=(road,sky,tree)' for loader in LOADERS),
-        *(
-            f'{loader}.metainfo.palette=[[128,64,128],[70,130,180],[107,142,35]]'
-            for loader in LOADERS
-        ),
-        'train_dataloader.dataset.data_prefix.img_path=train/images',
-        'train_dataloader.dataset.data_prefix.seg_map_path=train/masks',
-        *(f'{loader}.data_prefix.img_path=val/images' for loader in LOADERS[1:]),
-        *(f'{loader}.data_prefix.seg_map_path=val/masks' for loader in LOADERS[1:]),
-        'model.decode_head.num_classes=3',
-        'model.auxiliary_head.num_classes=3',
-    ]
+    return write_own_data(tmp_path)
 
 
 def test_own_label_maps_by_options_alone(own_data):
     from mmseg.registry import DATASETS
 
-    config = load(UPERNET.format('small-global'), *data_options(own_data))
+    config = load(UPERNET.format('small-global'), *own_data_options(own_data))
     for split in ('train', 'val', 'test'):
         data = DATASETS.build(config[f'{split}_dataloader'].dataset)
         assert len(data) == 3
@@ -453,7 +405,7 @@ def test_own_label_maps_by_options_alone(own_data):
             assert max(sample['inputs'].shape) <= 512
         else:
             assert sample['inputs'].shape == (3, 512, 640)
-            assert labels.shape == (1, 80, 100)
+            assert labels.shape == (1, *OWN_SIZE)
             assert torch.unique(labels).tolist() == [0, 1, 2, 255]
     assert build(config).decode_head.conv_seg.out_channels == 3
 
@@ -461,13 +413,31 @@ def test_own_label_maps_by_options_alone(own_data):
 def test_semantic_fpn_sees_multiples_of_32(own_data):
     from mmseg.registry import DATASETS
 
-    options = [option for option in data_options(own_data) if 'auxiliary' not in option]
-    config = load(FPN.format('small-global'), *options)
-    import cv2
-
+    config = load(FPN.format('small-global'), *own_data_options(own_data, auxiliary=False))
     picture = own_data / 'val' / 'images' / '0.png'
     cv2.imwrite(str(picture), np.zeros((80, 97, 3), np.uint8))
     cv2.imwrite(str(own_data / 'val/masks/0_label.png'), np.zeros((80, 97), np.uint8))
     sample = DATASETS.build(config.test_dataloader.dataset)[0]
     assert sample['inputs'].shape == (3, 512, 640)
     assert sample['data_samples'].gt_sem_seg.shape == (80, 97)
+
+
+@pytest.mark.parametrize(
+    ('pixels', 'wanted'),
+    [
+        (np.full(OWN_SIZE, 77, np.uint8), 77),
+        (np.full((*OWN_SIZE, 4), 90, np.uint8), 90),
+        (np.full(OWN_SIZE, 40000, np.uint16), 40000 >> 8),
+        (np.full((*OWN_SIZE, 3), 65535, np.uint16), 255),
+    ],
+    ids=['grey', 'alpha', '16-bit grey', '16-bit colour'],
+)
+def test_pictures_of_other_kinds_are_read_as_8_bit_rgb(own_data, pixels, wanted):
+    from mmseg.registry import DATASETS
+
+    cv2.imwrite(str(own_data / 'val' / 'images' / '0.png'), pixels)
+    config = load(UPERNET.format('small-global'), *own_data_options(own_data))
+    picture = DATASETS.build(config.test_dataloader.dataset)[0]['inputs']
+    assert picture.shape == (3, 512, 640)
+    assert picture.dtype == torch.uint8
+    assert torch.unique(picture).tolist() == [wanted]

@@ -1,7 +1,8 @@
 """What every segmentation config shares: hooks, logging, environment."""
 default_scope = 'mmseg'
 custom_imports = dict(
-    imports=['mmuniformer', 'mmuniformer.datasets.checks'], allow_failed_imports=False
+    imports=['mmuniformer', 'mmuniformer.datasets.checks', 'mmuniformer.random_state'],
+    allow_failed_imports=False,
 )
 
 default_hooks = dict(
@@ -16,6 +17,7 @@ default_hooks = dict(
 custom_hooks = [
     dict(type='mmuniformer.CheckpointGuardHook'),
     dict(type='mmuniformer.MaskGuardHook'),
+    dict(type='mmuniformer.RandomStateHook'),
 ]
 
 env_cfg = dict(

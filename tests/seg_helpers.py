@@ -1,0 +1,75 @@
+"""Segmentation configs with options, and a tiny data set, for several test modules."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import functools
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine import Config
+from mmengine.config import DictAction
+
+SEG = Path(__file__).resolve().parents[1] / 'configs' / 'seg'
+DELTAS = sorted(path for path in SEG.rglob('*.py') if '_base_' not in path.parts)
+FPN = 'fpn_uniformer-{}_8xb4-80k_ade20k-512x512'
+UPERNET = 'upernet_uniformer-{}_8xb2-160k_ade20k-512x512'
+TOYS = [f'{head}_uniformer-nano_toy-128x128' for head in ('fpn', 'upernet')]
+LOADERS = [f'{split}_dataloader.dataset' for split in ('train', 'val', 'test')]
+OWN_SIZE = (80, 100)
+"""Height and width of the pictures of ``write_own_data``."""
+
+
+@functools.cache
+def _load(name):
+    (path,) = (path for path in DELTAS if path.stem == name)
+    return Config.fromfile(path)
+
+
+def load(name, *options):
+    """Config `name` with options as they are written after --cfg-options."""
+    config = copy.deepcopy(_load(name))
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    if options:
+        config.merge_from_dict(parser.parse_args(['--cfg-options', *options]).cfg_options)
+    return config
+
+
+def write_own_data(root):
+    """Write three pictures a split with label maps of three classes, 255 for no class."""
+    noise = np.random.default_rng(0)
+    height, width = OWN_SIZE
+    labels = np.repeat(np.array([0, 1, 2, 255], np.uint8), height // 4)[:, None].repeat(width, 1)
+    for split in ('train', 'val'):
+        for kind in ('images', 'masks'):
+            (root / split / kind).mkdir(parents=True)
+        for number in range(3):
+            image = noise.integers(0, 255, (height, width, 3), np.uint8)
+            cv2.imwrite(str(root / split / 'images' / f'{number}.png'), image)
+            cv2.imwrite(str(root / split / 'masks' / f'{number}_label.png'), labels)
+    return root
+
+
+def own_data_options(root, auxiliary=True):
+    """The options of "Your own data" in docs/segmentation.md."""
+    return [
+        *(f'{loader}.type=BaseSegDataset' for loader in LOADERS),
+        *(f'{loader}.data_root={root}/' for loader in LOADERS),
+        'train_dataloader.dataset.data_prefix.img_path=train/images',
+        'train_dataloader.dataset.data_prefix.seg_map_path=train/masks',
+        *(f'{loader}.data_prefix.img_path=val/images' for loader in LOADERS[1:]),
+        *(f'{loader}.data_prefix.seg_map_path=val/masks' for loader in LOADERS[1:]),
+        *(f'{loader}.img_suffix=.png' for loader in LOADERS),
+        *(f'{loader}.seg_map_suffix=_label.png' for loader in LOADERS),
+        *(f'{loader}.reduce_zero_label=False' for loader in LOADERS),
+        *(f'{loader}.metainfo.classes=(road,sky,tree)' for loader in LOADERS),
+        *(
+            f'{loader}.metainfo.palette=[[128,64,128],[70,130,180],[107,142,35]]'
+            for loader in LOADERS
+        ),
+        'model.decode_head.num_classes=3',
+        *['model.auxiliary_head.num_classes=3'] * auxiliary,
+    ]
