@@ -262,6 +262,24 @@ def test_other_python_is_refused_with_the_way_out(bootstrap, monkeypatch, capsys
     assert 'make PYTHON=python3.11' in said
 
 
+def test_folder_that_can_not_be_written_is_named(bootstrap, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bootstrap, 'ROOT', tmp_path)
+    (tmp_path / '.venv').write_text('a file where the folder should be')
+    assert bootstrap.main() == 1
+    said = capsys.readouterr().out
+    assert f'what to do: make sure that {tmp_path / ".venv"} can be written' in said
+
+
+@pytest.mark.parametrize(
+    ('cores', 'gibibytes', 'jobs'), [(2, 24, 2), (16, 16, 5), (8, 2, 1), (None, 64, 1)]
+)
+def test_compile_jobs_fit_cores_and_memory(bootstrap, monkeypatch, cores, gibibytes, jobs):
+    pages = {'SC_PHYS_PAGES': gibibytes * 2**18, 'SC_PAGE_SIZE': 4096}
+    monkeypatch.setattr(bootstrap.os, 'sysconf', pages.get)
+    monkeypatch.setattr(bootstrap.os, 'cpu_count', lambda: cores)
+    assert bootstrap.compile_jobs() == jobs
+
+
 def test_make_help_lists_the_targets(repository):
     done = subprocess.run(['make', '-C', repository], capture_output=True, text=True, check=True)
     lines = [line.split() for line in done.stdout.splitlines() if line.startswith('  make ')]

@@ -22,6 +22,7 @@ CONSTRAINTS = ROOT / 'requirements' / 'constraints.txt'
 # What the installed package is made of: it is installed again when one of these changes.
 SOURCES = ('mmuniformer', 'configs', 'tools', 'model-index.yml', 'setup.py', 'pyproject.toml')
 HEARTBEAT_SECONDS = 15
+COMPILE_JOB_BYTES = 3 * 1024**3
 
 NETWORK = (
     'Read the end of the log. If it speaks of connections or of "no matching distribution", make '
@@ -70,7 +71,7 @@ STEPS = (
         # Without torch in sight mmcv's setup leaves the ops out silently: no build isolation.
         ('--no-deps', '--no-build-isolation', '--verbose'),
         probe='import mmcv.ops',
-        cure=f'{COMPILER} 2 GB of memory per compile job are needed: MAX_JOBS=1 asks for one job. '
+        cure=f'{COMPILER} A job takes up to 3 GB of memory: MAX_JOBS=1 asks for one at a time. '
         'If ops are missing from an mmcv that was there before: pip uninstall -y mmcv, '
         'pip cache remove mmcv, and run it again.',
     ),
@@ -130,6 +131,12 @@ def normalise(name: str) -> str:
     return re.sub(r'[-_.]+', '-', name).lower()
 
 
+def compile_jobs() -> int:
+    """Return how many compilers run at once: one a core, as far as the memory goes."""
+    memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    return max(1, min(os.cpu_count() or 1, memory // COMPILE_JOB_BYTES))
+
+
 class Environment:
     """A virtual environment and its log."""
 
@@ -156,7 +163,7 @@ class Environment:
     def run(self, title: str, command: list[str], cure: str) -> None:
         """Run a command with its output in the log and a sign of life here."""
         environment = {
-            'MAX_JOBS': str(min(os.cpu_count() or 1, 8)),
+            'MAX_JOBS': str(compile_jobs()),
             # Without debug symbols mmcv compiles in two thirds of the time.
             'CFLAGS': '-g0',
             'CXXFLAGS': '-g0',
@@ -270,6 +277,10 @@ def main() -> int:
         install_package(environment)
     except StepError as error:
         say(str(error))
+        return 1
+    except OSError as error:
+        cure = f'make sure that {environment.folder} can be written and has room'
+        say(f'{error}\n  what to do: {cure}')
         return 1
     say(f'installed in {environment.folder} ({time.monotonic() - started:.1f} s)')
     return 0
