@@ -10,8 +10,10 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmuniformer.errors import CheckpointError
 from mmuniformer.models.arch import NUM_STAGES, STRIDES, Arch
 from mmuniformer.models.blocks import LocalBlock
+from mmuniformer.models.deploy import fold
 from mmuniformer.models.layers import ConvEmbed, MapLayerNorm, PatchEmbed
 from mmuniformer.models.recompute import recompute
 
@@ -25,6 +27,11 @@ class StagedBackbone(BaseModule):
     Only the stages up to the last of ``out_indices`` and only the output norms in it are built, so
     that every parameter takes part in the outputs. The arguments are those of ``UniFormer``.
     """
+
+    deployed: Tensor | None
+    """True once ``switch_to_deploy`` was called, None before; a state dict carries it."""
+    windowed_stages: tuple[int, ...] = ()
+    """Stages, from 0, whose attention may pad windows."""
 
     def __init__(
         self,
@@ -69,6 +76,7 @@ class StagedBackbone(BaseModule):
         for stage in self.out_indices:
             norm = MapLayerNorm(arch.embed_dims[stage], eps=1e-6)
             self.add_module(f'norm{stage + 1}', norm)
+        self.register_buffer('deployed', None)
         self.apply(reset_parameters)
         self.freeze()
 
@@ -142,8 +150,45 @@ class StagedBackbone(BaseModule):
                 f'be at least {MIN_SIDE}, resize or pad it'
             )
 
+    def switch_to_deploy(self) -> None:
+        """Fold norms, residuals and LayerScale into weights, in place and for good.
+
+        Outputs stay equal to 1e-5 in float32; see ``deploy.py``. The state dict then holds other
+        tensors under the old names and says so by the entry ``deployed``.
+
+        Raises:
+            RuntimeError: The model is in training mode.
+        """
+        if self.training:
+            raise RuntimeError(
+                'switch_to_deploy() folds BatchNorm at its running statistics: call eval() first'
+            )
+        if self.deployed is not None:
+            return
+        for stage in range(self.num_stages):
+            for module in (self.get_submodule(f'patch_embed{stage + 1}'), *self.blocks(stage)):
+                fold(module, windowed=stage in self.windowed_stages)
+        self.deployed = torch.ones((), dtype=torch.bool)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Refuse weights of the other form: folded and plain ones share names and shapes."""
+        deployed = self.deployed is not None
+        if (f'{prefix}deployed' in state_dict) != deployed:
+            theirs, ours = ('plain', 'deployed') if deployed else ('deployed', 'plain')
+            raise CheckpointError(
+                f'{theirs} weights do not go into a {ours} model: load plain weights, and call '
+                'switch_to_deploy() after that; deployed weights need it called before'
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def train(self, mode: bool = True) -> StagedBackbone:
-        """Switch the mode; frozen stages and, with ``norm_eval``, BatchNorm stay in eval."""
+        """Switch the mode; frozen stages and, with ``norm_eval``, BatchNorm stay in eval.
+
+        Raises:
+            RuntimeError: A deployed model is asked to train.
+        """
+        if mode and self.deployed is not None:
+            raise RuntimeError('a deployed model can not train: build a new one and load weights')
         super().train(mode)
         self.freeze()
         if mode and self.norm_eval:

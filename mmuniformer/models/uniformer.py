@@ -68,6 +68,8 @@ class UniFormer(StagedBackbone):
         [(1, 16, 16, 24), (1, 32, 8, 12), (1, 64, 4, 6), (1, 128, 2, 3)]
     """
 
+    windowed_stages = ATTENTION_STAGES[:1]
+
     def __init__(
         self,
         arch: str | dict[str, Any] = 'small',
