@@ -98,7 +98,7 @@ class Ball:
             turn = np.arctan2(v + 0.45, u - 0.25) * self.segments
             edge = 0.25 + 0.1 * self.segments / np.maximum(radius / 10, 1)
             colour = blend(colour, self.second, smoothstep(-edge, edge, np.sin(turn)))
-        taken = canvas.paint(win, distance, colour, bevel=radius, owner=owner, gloss=0.5)
+        taken = canvas.paint(win, distance, colour, bevel=radius, owner=owner, gloss=0.8)
         mine[win.rows, win.cols] = taken
         return mine
 
@@ -107,12 +107,13 @@ def sample_box(rng: np.random.Generator, side: float) -> Box:
     """Draw a box whose sides have that geometric mean in pixels; it is placed later."""
     stretch = np.sqrt(rng.uniform(0.65, 1.5))
     upright = rng.random() < 0.4
-    hue, value = rng.uniform(0, 360), rng.uniform(0.5, 0.95)
+    hue, value = rng.uniform(0, 360), rng.uniform(0.45, 0.85)
+    paler = rng.uniform(1.2, 1.5)
     return Box(
         half_sides=np.array([side * stretch, side / stretch]) / 2,
         angle=rng.normal(0, 0.08) if upright else rng.uniform(-np.pi / 4, np.pi / 4),
-        colour=hsv(hue, rng.uniform(0.35, 0.85), value),
-        band=hsv(hue + rng.uniform(-30, 30), rng.uniform(0.05, 0.5), value * rng.uniform(0.6, 1.1)),
+        colour=hsv(hue, rng.uniform(0.45, 0.85), value),
+        band=hsv(hue + rng.uniform(-30, 30), rng.uniform(0.05, 0.35), min(paler * value, 1)),
         band_width=rng.uniform(0.14, 0.3),
         crossed=bool(rng.random() < 0.5),
         at=np.zeros(2),

@@ -14,11 +14,11 @@ from mmuniformer.datasets.objects import Ball, Box, sample_ball, sample_box
 # All lengths are for scenes of 128 x 128 pixels and grow with the scene.
 BASE_SIZE = 128
 PERSON_HEIGHT = (52, 110)
-BOX_SIDE = (22, 46)
-BALL_SIDE = (20, 42)
-MIN_AREA = 70
+BOX_SIDE = (24, 46)
+BALL_SIDE = (24, 44)
+MIN_AREA = 100
 # Less than this part of a thing's pixels left in view, and it is taken out of the scene.
-MIN_VISIBLE = 0.35
+MIN_VISIBLE = 0.4
 PLACEMENTS = 24
 
 
@@ -91,9 +91,11 @@ def _sample_things(rng, size: int) -> list:
     for _ in range(people):
         tallest = PERSON_HEIGHT[1] if people == 1 else 0.9 * PERSON_HEIGHT[1]
         things.append(sample_figure(rng, rng.uniform(PERSON_HEIGHT[0], tallest) * scale))
-    for _ in range(int(rng.integers(1, 4))):
-        sample, side = (sample_box, BOX_SIDE) if rng.random() < 0.5 else (sample_ball, BALL_SIDE)
+    boxes_turn = rng.random() < 0.5
+    for _ in range(int(rng.choice([1, 2, 3], p=[0.15, 0.5, 0.35]))):
+        sample, side = (sample_box, BOX_SIDE) if boxes_turn else (sample_ball, BALL_SIDE)
         things.append(sample(rng, rng.uniform(*side) * scale))
+        boxes_turn = not boxes_turn
     placed: list[Figure | Box | Ball] = []
     for thing in things:
         _put(rng, thing, placed, size)
