@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DefaultScope
 from torch import nn
 
 from mmuniformer.errors import UserError
@@ -129,6 +130,15 @@ def test_a_bare_backbone_and_one_that_is_deeper_inside():
     rates = settings(nested, wrap(nested))
     assert rates['detector.backbone.patch_embed1.proj.weight'] == LR * DECAY**9
     assert rates['detector.neck.weight'] == LR
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpose'])
+def test_every_framework_finds_the_constructor(scope):
+    pytest.importorskip(scope)
+    model = Model(UniFormer('nano'))
+    with DefaultScope.overwrite_default_scope(scope):
+        rates = settings(model, wrap(model))
+    assert rates['backbone.patch_embed1.proj.weight'] == LR * DECAY**9
 
 
 def test_frozen_parameters_are_left_out():
