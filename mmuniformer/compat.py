@@ -16,7 +16,10 @@ import types
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
 from mmengine.utils import digit_version
+
+from mmuniformer.weight_files import load_state_dict_file
 
 # The numbers that training checkpoints hold outside tensors: histories of losses, metrics, and
 # the key point tables of data sets.
@@ -27,6 +30,7 @@ _STATISTICS = frozenset({'min', 'max', 'current', 'mean'})
 def apply() -> None:
     """Apply every fix; doing it again changes nothing."""
     allow_training_checkpoints()
+    load_web_files_as_weights_only()
     stand_in_for_torchvision()
 
 
@@ -84,6 +88,20 @@ def _get_statistic(owner: object, name: object) -> object:
         f'the checkpoint asks for the attribute {name!r} of {owner!r}, which no training history '
         'needs: it may be malicious and was not loaded'
     )
+
+
+def load_web_files_as_weights_only() -> None:
+    """Keep ``weights_only`` on for checkpoints that mmengine fetches from the web.
+
+    Symptom: a checkpoint given by an http address runs the code in it, while a local file does not:
+    mmengine calls ``torch.hub.load_state_dict_from_url``, whose ``weights_only`` is off.
+    """
+    CheckpointLoader.register_scheme(('http://', 'https://'), _load_web_file, force=True)
+
+
+def _load_web_file(filename: str, map_location: object = None, **_: object) -> dict:
+    """Read a checkpoint at an address, in the signature that mmengine calls."""
+    return load_state_dict_file(filename, map_location)
 
 
 def stand_in_for_torchvision() -> None:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer, MessageHub
-from mmengine.runner.checkpoint import load_checkpoint
+from mmengine.runner.checkpoint import load_checkpoint, load_from_http
 
 from mmuniformer import compat
+from mmuniformer.errors import CheckpointError
 
 
 def reload_safely(content):
@@ -184,6 +185,20 @@ def test_the_attack_works_without_the_check(tmp_path):
     save_malicious(MALICIOUS['getattr on a module'](mark), path)
     unchecked = {'weights_only': False}
     torch.load(path, **unchecked)
+    assert mark.exists()
+
+
+@pytest.mark.parametrize('scheme', ['http', 'https'])
+def test_malicious_checkpoint_from_the_web_is_refused(scheme, tmp_path, monkeypatch):
+    """The file lies where a download would put it, so that nothing is fetched."""
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    (tmp_path / 'hub' / 'checkpoints').mkdir(parents=True)
+    mark, url = tmp_path / 'executed', f'{scheme}://example.invalid/evil.pth'
+    save_malicious(MALICIOUS['os.system'](mark), tmp_path / 'hub' / 'checkpoints' / 'evil.pth')
+    with pytest.raises(CheckpointError, match='holds more than weights'):
+        load_checkpoint(torch.nn.Linear(1, 1), url)
+    assert not mark.exists()
+    load_from_http(url)  # mmengine's own way, which the fix replaces
     assert mark.exists()
 
 
