@@ -236,7 +236,7 @@ def render(rows: Sequence[Row], settings: Settings) -> Table:
         caption_justify='left',
     )
     table.add_column('layout')
-    for name in (*METRICS, 'ms', 'spread', 'images/s', 'peak MB', 'GFLOPs'):
+    for name in (*METRICS, 'ms', 'spread', 'img/s', 'peak MB', 'GFLOPs'):
         table.add_column(name, justify='right')
     for row in rows:
         table.add_row(
