@@ -129,8 +129,9 @@ def corners(entries: Sequence[Record]) -> np.ndarray:
 
 def draw_seg(picture: np.ndarray, scene: Path, data: ToyData, folder: Path) -> list[np.ndarray]:
     """Draw true and predicted classes."""
-    truth = cv2.imread(str(data.ade / 'annotations' / 'validation' / f'{scene.stem}.png'), 0)
-    found = cv2.imread(str(folder / 'masks' / f'{scene.stem}.png'), 0)
+    # Pillow gives the indices of a PNG with a palette, OpenCV its colours.
+    truth = np.array(Image.open(data.ade / 'annotations' / 'validation' / f'{scene.stem}.png'))
+    found = np.array(Image.open(folder / 'masks' / f'{scene.stem}.png'))
     # ADE counts classes from 1; 0 is unlabelled.
     maps = [np.maximum(truth, 1) - 1, found]
     size = picture.shape[1::-1]

@@ -1,0 +1,65 @@
+"""The whole road, as `make quickstart` runs it, reaches the scores that it is known for."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+# Held-out scores that every change has to keep.
+LOWEST = {
+    'det': {'box AP50': 0.85, 'mask AP50': 0.80},
+    'seg': {'mIoU': 0.80},
+    'pose': {'AP (OKS)': 0.70},
+}
+
+
+@pytest.fixture(scope='module')
+def quickstart(tmp_path_factory):
+    """One run of everything; the folder that it wrote to, and what it printed."""
+    folder = tmp_path_factory.mktemp('quickstart')
+    command = [Path(sys.executable).with_name('mmuniformer'), 'quickstart']
+    log = folder / 'log.txt'
+    with log.open('w') as file:
+        status = subprocess.run(command, cwd=folder, stdout=file, stderr=subprocess.STDOUT)
+    text = log.read_text(errors='replace')
+    assert status.returncode == 0, text[-3000:]
+    return folder, text
+
+
+@pytest.mark.parametrize('task', LOWEST)
+def test_held_out_scores(quickstart, task):
+    folder, _ = quickstart
+    results = json.loads((folder / 'work_dirs' / 'quickstart' / 'results.json').read_text())
+    (result,) = [entry for entry in results if entry['task'] == task]
+    assert set(result['metrics']) == set(LOWEST[task])
+    for metric, lowest in LOWEST[task].items():
+        assert lowest <= result['metrics'][metric] <= 1, metric
+
+
+def test_everything_it_names_is_there(quickstart):
+    folder, text = quickstart
+    out = folder / 'work_dirs' / 'quickstart'
+    results = json.loads((out / 'results.json').read_text())
+    assert [entry['task'] for entry in results] == ['det', 'seg', 'pose']
+    for entry in results:
+        assert (folder / entry['checkpoint']).is_file()
+        assert len(entry['pictures']) == 4
+        assert all((folder / picture).is_file() for picture in entry['pictures'])
+        assert all(picture in text for picture in entry['pictures'])
+        for value in entry['metrics'].values():
+            assert f'{value:.3f}' in text
+    with Image.open(out / 'contact_sheet.png') as sheet:
+        assert sheet.width > 1000
+        assert sheet.height > 1000
+
+
+def test_trains_and_tests_through_mim(quickstart):
+    _, text = quickstart
+    for framework in ('mmdet', 'mmsegmentation', 'mmpose'):
+        assert f'$ mim train {framework} ' in text
+        assert f'$ mim test {framework} ' in text
