@@ -18,6 +18,8 @@ COCO_UNUSED_IDS = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
 
 PERSON = 'person'
 
+MIN_BOX_SIDE = 1.0
+
 
 def read_json(path: Path) -> Any:
     """Read a JSON file.
@@ -119,8 +121,8 @@ def category_ids(classes: Sequence[str], data_set: Mapping[str, Any] | None = No
 class PeopleBoxes:
     """Boxes of people by picture id, from a COCO data set or COCO detection results.
 
-    Crowds, empty boxes, other categories than ``person`` and scores below the threshold are left
-    out.
+    Crowds, boxes thinner than a pixel, other categories than ``person`` and scores below the
+    threshold are left out.
 
     Args:
         path: The file.
@@ -163,7 +165,7 @@ class PeopleBoxes:
         x, y, width, height = map(float, entry['bbox'])
         score = float(entry.get('score', 1))
         wanted = person is None or entry.get('category_id', person) == person
-        if wanted and not entry.get('iscrowd') and min(width, height) > 0 and score >= score_thr:
+        if wanted and not entry.get('iscrowd') and score >= score_thr:
             self.boxes[entry['image_id']].append([x, y, x + width, y + height, score])
 
     def __call__(self, image_id: Any, height: int, width: int) -> np.ndarray:
@@ -171,4 +173,9 @@ class PeopleBoxes:
         boxes = np.array(self.boxes.get(image_id, []), dtype=np.float32).reshape(-1, 5)
         boxes[:, 0:4:2] = boxes[:, 0:4:2].clip(0, width)
         boxes[:, 1:4:2] = boxes[:, 1:4:2].clip(0, height)
-        return boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
+        return without_slivers(boxes)
+
+
+def without_slivers(boxes: np.ndarray) -> np.ndarray:
+    """Leave out boxes ``(N, 5)`` thinner than a pixel: there is nobody in them to be seen."""
+    return boxes[(boxes[:, 2:4] - boxes[:, :2]).min(axis=1, initial=np.inf) >= MIN_BOX_SIDE]

@@ -50,7 +50,9 @@ class DetTask:
         self.score_thr = score_thr
         self.classes = class_names(network, box_classes(network.model))
         ids = category_ids(self.classes, data_set)
-        self.categories = [{'id': i, 'name': name} for i, name in zip(ids, self.classes)]
+        self.categories = [
+            {'id': i, 'name': name} for i, name in zip(ids, self.classes, strict=True)
+        ]
         self.colours = colours(network.meta.get('palette'), len(self.classes))
 
     def __call__(self, shots: Sequence[tuple[Shot, Any]]) -> list[Instances]:
@@ -86,7 +88,9 @@ class DetTask:
 
     def draw(self, shot: Shot, result: Instances) -> np.ndarray:
         """Draw masks, boxes, names and scores."""
-        labels = [f'{self.classes[k]} {s:.2f}' for k, s in zip(result.labels, result.scores)]
+        labels = [
+            f'{self.classes[k]} {s:.2f}' for k, s in zip(result.labels, result.scores, strict=True)
+        ]
         colour_of = [self.colours[label] for label in result.labels]
         return draw_instances(shot.image, result.boxes, labels, colour_of, result.masks)
 

@@ -139,14 +139,14 @@ def draw_people(
     """
     result = picture.copy()
     line = thickness(picture)
-    for box, points, shown in zip(boxes, keypoints, visible):
+    for box, points, shown in zip(boxes, keypoints, visible, strict=True):
         x1, y1, x2, y2 = (int(round(float(v))) for v in box)
         cv2.rectangle(result, (x1, y1), (x2, y2), (255, 255, 255), line, cv2.LINE_AA)
         places = [(int(round(float(x))), int(round(float(y)))) for x, y in points]
-        for (start, end), colour in zip(links, link_colours):
+        for (start, end), colour in zip(links, link_colours, strict=True):
             if shown[start] and shown[end]:
                 cv2.line(result, places[start], places[end], colour, 2 * line, cv2.LINE_AA)
-        for place, show, colour in zip(places, shown, point_colours):
+        for place, show, colour in zip(places, shown, point_colours, strict=True):
             if show:
                 cv2.circle(result, place, 2 * line, colour, -1, cv2.LINE_AA)
                 cv2.circle(result, place, 2 * line, (0, 0, 0), 1, cv2.LINE_AA)

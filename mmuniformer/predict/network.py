@@ -102,7 +102,7 @@ class Network:
         results: list[Any] = [None] * len(items)
         for indices in groups.values():
             batch = pseudo_collate([items[index] for index in indices])
-            for index, result in zip(indices, self.forward(batch)):
+            for index, result in zip(indices, self.forward(batch), strict=True):
                 results[index] = result
         return results
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmuniformer.errors import UserError
-from mmuniformer.predict.coco import PERSON, PeopleBoxes
+from mmuniformer.predict.coco import PERSON, PeopleBoxes, without_slivers
 from mmuniformer.predict.det import DetTask
 from mmuniformer.predict.draw import colours, draw_people
 from mmuniformer.predict.inputs import Shot
@@ -60,7 +60,7 @@ def from_detector(detector: DetTask) -> Finder:
 
     def find(shots: Sequence[tuple[Shot, Any]]) -> list[np.ndarray]:
         return [
-            np.column_stack([found.boxes, found.scores])[found.labels == wanted]
+            without_slivers(np.column_stack([found.boxes, found.scores])[found.labels == wanted])
             for found in detector(shots)
         ]
 
@@ -123,7 +123,7 @@ class PoseTask:
                 'bbox': box[None, :4].astype(np.float32),
                 'bbox_score': box[4:].astype(np.float32),
             }
-            for (shot, number), boxes in zip(shots, found)
+            for (shot, number), boxes in zip(shots, found, strict=True)
             for box in boxes
         ]
         estimates = []
@@ -142,7 +142,7 @@ class PoseTask:
     def records(self, result: People, image_id: Any) -> list[dict[str, Any]]:
         """Return COCO key point results; a person's score is the box's times the key points'."""
         records = []
-        for box, points, scores in zip(result.boxes, result.keypoints, result.scores):
+        for box, points, scores in zip(result.boxes, result.keypoints, result.scores, strict=True):
             certain = scores[scores > SCORED_FROM]
             x1, y1, x2, y2, box_score = (float(value) for value in box)
             triples = np.column_stack([points, scores]).astype(float)

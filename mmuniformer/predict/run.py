@@ -112,5 +112,5 @@ def run_batch(
             for single in batch:
                 yield from run_batch(task, [single], problems)
     else:
-        for (shot, number), result in zip(batch, results):
+        for (shot, number), result in zip(batch, results, strict=True):
             yield shot, number, result
