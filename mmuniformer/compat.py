@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import builtins
+import importlib
 import importlib.abc
 import importlib.machinery
-import importlib.util
 import pickle
 import sys
 import types
@@ -105,7 +105,7 @@ def _load_web_file(filename: str, map_location: object = None, **_: object) -> d
 
 
 def stand_in_for_torchvision() -> None:
-    """Let mmpose import where torchvision is absent.
+    """Let mmpose import where torchvision is absent or broken.
 
     Symptom: ``No module named 'torchvision'`` from ``mmpose.visualization``. One module of mmpose
     imports ``torchvision.transforms.ToPILImage``. That module alone gets a stand-in: nothing named
@@ -132,7 +132,12 @@ class _SimccVisFinder(importlib.abc.MetaPathFinder):
 
 
 def _has_torchvision() -> bool:
-    return 'torchvision' in sys.modules or importlib.util.find_spec('torchvision') is not None
+    """Tell whether torchvision works; a build for another torch is there and does not import."""
+    try:
+        importlib.import_module('torchvision.transforms')
+    except Exception:
+        return False
+    return True
 
 
 class _StandInLoader(importlib.machinery.SourceFileLoader):

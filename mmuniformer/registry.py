@@ -8,12 +8,21 @@ this package: mmengine imports ``mmuniformer.registry`` for the prefix, and the 
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import RUNNERS as ROOT_RUNNERS
 from mmengine.registry import Registry
 
 SCOPE = 'mmuniformer'
 
 MODELS = Registry('model', parent=ROOT_MODELS, scope=SCOPE, locations=['mmuniformer.models'])
-HOOKS = Registry('hook', parent=ROOT_HOOKS, scope=SCOPE, locations=['mmuniformer.hooks'])
+HOOKS = Registry(
+    'hook',
+    parent=ROOT_HOOKS,
+    scope=SCOPE,
+    locations=['mmuniformer.hooks', 'mmuniformer.datasets.checks', 'mmuniformer.random_state'],
+)
+RUNNERS = Registry(
+    'runner', parent=ROOT_RUNNERS, scope=SCOPE, locations=['mmuniformer.checked_runner']
+)
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor',
     parent=ROOT_OPTIM_WRAPPER_CONSTRUCTORS,

@@ -2,6 +2,8 @@
 
 default_scope = 'mmdet'
 custom_imports = dict(imports=['mmuniformer'], allow_failed_imports=False)
+# Looks at annotation files before anything is built on them.
+runner_type = 'mmuniformer.CheckedRunner'
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
@@ -15,6 +17,7 @@ default_hooks = dict(
 custom_hooks = [
     dict(type='mmuniformer.CheckpointGuardHook'),
     dict(type='NumClassCheckHook'),
+    dict(type='mmuniformer.RandomStateHook'),
 ]
 
 env_cfg = dict(
