@@ -26,7 +26,7 @@ from torch import nn
 
 from mmuniformer import measure
 from mmuniformer.complexity import complexity, published_shape
-from mmuniformer.datasets.checks import check_batch, check_files
+from mmuniformer.datasets.checks import check_batch, check_files, check_image_folder
 from mmuniformer.errors import UserError
 from mmuniformer.layouts import GLOBAL_LAYOUTS, Layout, layouts_of
 from mmuniformer.loading import ConfigCommand, build_model, cfg_options, load_config, scope_of
@@ -102,22 +102,15 @@ def check_data(cfg: Config) -> Any:
     """Build the test data set.
 
     Raises:
-        UserError: It is missing or empty; names the path.
+        UserError: It is missing, empty or no label maps; names the path.
     """
     from mmseg.registry import DATASETS
 
-    dataset_cfg = cfg.test_dataloader.dataset
-    folder = Path(dataset_cfg.get('data_root') or '') / dataset_cfg.data_prefix.img_path
-    suffix = dataset_cfg.get('img_suffix', '.jpg')
-    cure = (
-        'put the data there, name another place by --cfg-options '
-        'test_dataloader.dataset.data_root=DIR, or measure without scores: --no-data'
-    )
-    if not folder.is_dir():
-        raise UserError(f'the test images should be in {folder}, which is no folder: {cure}')
-    if not any(folder.rglob(f'*{suffix}')):
-        raise UserError(f'{folder} has no test images that end in {suffix}: {cure}')
-    dataset = DATASETS.build(dataset_cfg)
+    try:
+        check_image_folder(cfg.test_dataloader.dataset)
+    except UserError as error:
+        raise UserError(f'{error}; or measure without scores: --no-data') from error
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
     check_files(dataset)
     return dataset
 

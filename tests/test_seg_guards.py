@@ -14,6 +14,7 @@ from mmuniformer.datasets.checks import (
     MaskGuardHook,
     check_batch,
     check_files,
+    check_image_folder,
     check_label_file,
     check_labels,
     find_head,
@@ -80,6 +81,18 @@ def test_size_is_compared_after_the_exif_rotation(tmp_path):
     check_label_file(upright, photo)
     with pytest.raises(UserError, match='EXIF'):
         check_label_file(lying, photo)
+
+
+def test_folders_without_images_are_named(tmp_path):
+    dataset = {'data_root': f'{tmp_path}/', 'data_prefix': {'img_path': 'images'}}
+    folder = tmp_path / 'images'
+    with pytest.raises(UserError, match=f'{folder}, which is no folder'):
+        check_image_folder(dataset)
+    folder.mkdir()
+    (folder / 'a.png').touch()
+    with pytest.raises(UserError, match=f'{folder} has no images that end in .jpg'):
+        check_image_folder(dataset)
+    check_image_folder({**dataset, 'img_suffix': '.png'})
 
 
 def test_first_files_of_a_data_set_are_checked(tmp_path, image):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,28 @@ from mmuniformer.registry import HOOKS
 INDEX_MODES = ('1', 'L', 'P')
 """Pillow's names of pictures that hold one 8-bit index a pixel."""
 FILES_CHECKED = 16
+
+
+def check_image_folder(dataset: Mapping[str, Any]) -> None:
+    """Refuse a data set without images, from its config: to build it would fail deep inside.
+
+    Args:
+        dataset: Config of a segmentation data set, as in ``train_dataloader.dataset``.
+
+    Raises:
+        UserError: The folder of images is missing, or has none of the suffix asked for.
+    """
+    folder = Path(dataset.get('data_root') or '') / dataset['data_prefix']['img_path']
+    suffix = dataset.get('img_suffix', '.jpg')
+    cure = (
+        'put the data there or name another place by --cfg-options: data_root, '
+        'data_prefix.img_path and img_suffix of train_dataloader.dataset, the same for val_ and '
+        'test_'
+    )
+    if not folder.is_dir():
+        raise UserError(f'the images should be in {folder}, which is no folder: {cure}')
+    if not any(folder.rglob(f'*{suffix}')):
+        raise UserError(f'{folder} has no images that end in {suffix}: {cure}')
 
 
 def check_label_file(label_map: str | Path, image: str | Path) -> None:

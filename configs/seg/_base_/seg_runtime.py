@@ -1,9 +1,6 @@
 """What every segmentation config shares: hooks, logging, environment."""
 default_scope = 'mmseg'
-custom_imports = dict(
-    imports=['mmuniformer', 'mmuniformer.datasets.checks', 'mmuniformer.random_state'],
-    allow_failed_imports=False,
-)
+custom_imports = dict(imports=['mmuniformer'], allow_failed_imports=False)
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
@@ -13,7 +10,8 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'),
 )
-# The second hook stops a run on label maps that do not fit the images or the classes.
+# In this order: refuse checkpoints of other networks; refuse label maps that fit neither images nor
+# classes; make resumed runs go on exactly.
 custom_hooks = [
     dict(type='mmuniformer.CheckpointGuardHook'),
     dict(type='mmuniformer.MaskGuardHook'),

@@ -6,6 +6,6 @@ _base_ = [
     '../_base_/seg_runtime.py',
 ]
 
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=600, max_keep_ckpts=1))
+default_hooks = dict(logger=dict(interval=20))
 env_cfg = dict(dist_cfg=dict(backend='gloo'))
 randomness = dict(seed=0)
