@@ -192,7 +192,7 @@ def count_stage(backbone: StagedBackbone, stage: int, counts: Mapping[str, int])
             if key == name or (key.rpartition('.')[0] == name and isinstance(member, nn.ModuleList))
         )
         parts.append(Part(name, params, flops))
-    total = [sum(values) for values in zip(*((part.params, part.flops) for part in parts))]
+    total = [sum(part.params for part in parts), sum(part.flops for part in parts)]
     return Part(f'stage {stage}', *total, tuple(parts))
 
 

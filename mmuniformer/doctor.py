@@ -212,7 +212,7 @@ class Finding:
 def examine() -> list[Finding]:
     """Try every part, a few at a time, and say what to do about those that fail."""
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        outcomes = dict(zip(PARTS, pool.map(_try, PARTS.values())))
+        outcomes = dict(zip(PARTS, pool.map(_try, PARTS.values()), strict=True))
     findings: dict[str, Finding] = {}
     for name, (found, error) in outcomes.items():
         findings[name] = _judge(name, found, error, findings)

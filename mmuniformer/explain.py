@@ -201,12 +201,12 @@ def draw(shown: View, rows: Sequence[Row], title: str) -> Figure:
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
-    for (name, panels), row in zip(rows, axes):
+    for (name, panels), row in zip(rows, axes, strict=True):
         row[0].imshow(shown.picture)
         row[0].set_title(name, fontsize=9, fontweight='bold')
         if any(panel.marks_query for panel in panels):
             mark(row[0], shown)
-        for axis, panel in zip(row[1:], panels):
+        for axis, panel in zip(row[1:], panels, strict=False):
             draw_panel(axis, shown, panel)
     return figure
 

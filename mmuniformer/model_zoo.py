@@ -75,7 +75,7 @@ def render_table(models: list[dict], folder: str) -> str:
 
     header = ['Model', *(title for _, title, _ in columns), *names, 'Provenance']
     lines = [header + ['Weights'] * weights, ['---'] * (len(header) + weights)]
-    for model, scores in zip(models, metrics):
+    for model, scores in zip(models, metrics, strict=True):
         metadata = model['Metadata']
         link = Path(os.path.relpath(model['Config'], folder)).as_posix()
         row = [f'[{model["Name"]}]({link})']

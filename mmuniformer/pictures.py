@@ -34,7 +34,7 @@ def grid_of(pictures: Sequence[np.ndarray], titles: Sequence[str], columns: int 
     axes = list(figure.subplots(len(ratios), columns, squeeze=False, gridspec_kw=grid).flat)
     for axis in axes:
         axis.set_axis_off()
-    for axis, picture, title in zip(axes, pictures, titles):
+    for axis, picture, title in zip(axes, pictures, titles, strict=False):
         axis.imshow(picture[..., ::-1])
         axis.set_title(title, fontsize=8)
     return figure

@@ -113,7 +113,7 @@ def draw_runs(runs: Iterable[Run], title: str) -> Figure:
     axes = figure.subplots(rows, columns, squeeze=False).flat
     for axis in axes[len(names) :]:
         axis.set_axis_off()
-    for axis, name in zip(axes, names):
+    for axis, name in zip(axes, names, strict=False):
         draw_panel(axis, name, runs)
     return figure
 

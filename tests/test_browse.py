@@ -43,7 +43,7 @@ def test_training_samples_of_each_task(task, toy_root):
     samples, meta = load_samples(load(task, toy_root), number=5)
     assert len(samples) == 5
     pictures = [draw_sample(sample, meta) for sample in samples]
-    for picture, (image, _, _, title) in zip(pictures, samples):
+    for picture, (image, _, _, title) in zip(pictures, samples, strict=True):
         assert max(picture.shape[:2]) == 384
         assert title.endswith(f'.jpg  {image.shape[1]} x {image.shape[0]}')
         plain = cv2.resize(image, picture.shape[1::-1])

@@ -40,7 +40,7 @@ def count(model, height=224, width=224):
 def expected_flops(model, height, width, window_sizes=()):
     """Multiply-adds of each stage, from the equations of the papers alone."""
     stages, before, cls_width = [], 3, None
-    for stage, (dim, depth) in enumerate(zip(model.embed_dims, model.depths)):
+    for stage, (dim, depth) in enumerate(zip(model.embed_dims, model.depths, strict=True)):
         ratio = model.arch.mlp_ratios[stage]
         stride = 2 if stage else 4
         if model.arch.conv_stem[stage]:

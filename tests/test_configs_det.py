@@ -289,7 +289,10 @@ def data_options(root, train, val, images, classes, heads=('bbox_head', 'mask_he
         *(f'{loader}.data_root={root}/' for loader in loaders),
         *(f'{loader}.data_prefix.img={images}' for loader in loaders),
         *(f'{loader}.metainfo.classes=({",".join(classes)},)' for loader in loaders),
-        *(f'{loader}.ann_file={file}' for loader, file in zip(loaders, (train, val, val))),
+        *(
+            f'{loader}.ann_file={file}'
+            for loader, file in zip(loaders, (train, val, val), strict=True)
+        ),
         *(f'{split}_evaluator.ann_file={root}/{val}' for split in ('val', 'test')),
         *(f'model.roi_head.{head}.num_classes={len(classes)}' for head in heads),
     ]

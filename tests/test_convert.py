@@ -95,7 +95,7 @@ def test_todays_form(released, tmp_path, kind):
     found = load(tmp_path / 'today.pth')
     assert list(found) == ['meta', 'state_dict']
     names = [k.removeprefix('module.').replace('keypoint_head.', 'head.') for k in state]
-    assert_same(found['state_dict'], dict(zip(names, state.values())))
+    assert_same(found['state_dict'], dict(zip(names, state.values(), strict=True)))
     facts = found['meta']['mmuniformer']
     assert facts['kind'] == (kind if kind in HEADS else 'ImageNet classifier')
     assert facts['network'] == 'UniFormer nano'

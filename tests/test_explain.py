@@ -108,7 +108,7 @@ def test_recording_leaves_the_network_as_it_was():
         before = network(x)
         found = record(network, x)
         after = network(x)
-    assert all(torch.equal(a, b) for a, b in zip(before, after))
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
     assert [tuple(f.shape) for f in found.features] == [
         (16, 24, 32), (32, 12, 16), (64, 6, 8), (128, 3, 4),

@@ -50,7 +50,8 @@ def people(data) -> list[dict]:
         labels = data.ade / 'annotations/training' / Path(name).with_suffix('.png')
         person['picture'] = picture[..., ::-1].astype(int)
         person['labels'] = cv2.imread(str(labels), cv2.IMREAD_UNCHANGED)
-        person['joints'] = dict(zip(KEYPOINTS, np.reshape(person['keypoints'], (17, 3))))
+        joints = np.reshape(person['keypoints'], (17, 3))
+        person['joints'] = dict(zip(KEYPOINTS, joints, strict=True))
     return content['annotations']
 
 

@@ -73,7 +73,7 @@ def polygon(win: Window, points, corner: float) -> np.ndarray:
     points = np.asarray(points, np.float32)
     nearest = np.full(win.x.shape, np.inf, np.float32)
     inside = np.zeros(win.x.shape, bool)
-    for p, q in zip(points, np.roll(points, -1, axis=0)):
+    for p, q in zip(points, np.roll(points, -1, axis=0), strict=True):
         nearest = np.minimum(nearest, capsule(win, p, q, 0, 0))
         crosses = (p[1] > win.y) != (q[1] > win.y)
         rise = q[1] - p[1] if q[1] != p[1] else 1.0
@@ -101,7 +101,7 @@ class Canvas:
         height, width = self.owner.shape
         spans = []
         for low, high, limit in zip(
-            points.min(0) - reach - 1, points.max(0) + reach + 1, (width, height)
+            points.min(0) - reach - 1, points.max(0) + reach + 1, (width, height), strict=True
         ):
             start, stop = max(int(np.floor(low)), 0), min(int(np.ceil(high)) + 1, limit)
             if start >= stop:

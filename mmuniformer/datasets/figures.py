@@ -229,7 +229,7 @@ class Figure:
         """
         height, width = canvas.owner.shape
         rows = np.zeros((len(KEYPOINTS), 3))
-        for row, name in zip(rows, KEYPOINTS):
+        for row, name in zip(rows, KEYPOINTS, strict=True):
             x, y = np.round(self.place(name), 2)
             col, line = int(np.floor(x + 0.5)), int(np.floor(y + 0.5))
             if not (0 <= col < width and 0 <= line < height):

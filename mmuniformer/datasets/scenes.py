@@ -131,7 +131,7 @@ def sample_scene(rng: np.random.Generator, size: int = BASE_SIZE) -> Scene:
         canvas, instances = _compose(background, light / np.linalg.norm(light), things)
         kept = [
             thing
-            for thing, seen in zip(things, instances)
+            for thing, seen in zip(things, instances, strict=True)
             if seen.mask.sum() >= least and seen.hidden <= 1 - MIN_VISIBLE
         ]
         if len(kept) == len(things):

@@ -178,7 +178,7 @@ def sample_skeleton(rng: np.random.Generator) -> Skeleton:
             lower = _direction(sign, angles.lower_out, angles.lower_forward)
             middle = root + lengths[0] * upper
             ends = (root, middle, middle + lengths[1] * lower)
-            joints.update({f'{side}_{n}': p for n, p in zip(names, ends)})
+            joints.update({f'{side}_{n}': p for n, p in zip(names, ends, strict=True)})
         joints[f'{side}_toe'] = joints[f'{side}_ankle'] + FOOT * np.array([0.5 * sign, 0.5, 0.7])
     joints = {name: body @ point for name, point in joints.items()}
     joints['head'] = joints['neck'] + NECK * (0.5 * body[:, 1] + 0.5 * head[:, 1]) * -1

@@ -68,7 +68,7 @@ def _write_split(
         picture = _encoded('.jpg', scene.image[..., ::-1], cv2.IMWRITE_JPEG_QUALITY, 95)
         files = image_files(split, index)
         contents = (picture, picture, _encoded('.png', label_map(scene)))
-        for file, content in zip(files, contents):
+        for file, content in zip(files, contents, strict=True):
             (out / file).write_bytes(content)
 
         image_id = image_id_of(split, index)

@@ -38,11 +38,11 @@ def test_mmdet_reads_the_instances(data):
         truth = item['data_samples'].gt_instances
         assert item['inputs'].shape == (3, 128, 128)
         masks = truth.masks.to_ndarray()
-        for box, mask in zip(truth.bboxes.numpy(), masks):
+        for box, mask in zip(truth.bboxes.numpy(), masks, strict=True):
             x0, y0, x1, y1 = box.round().astype(int)
             assert mask[y0:y1, x0:x1].sum() > 0.99 * mask.sum() > 0
         found += np.bincount(truth.labels.numpy(), minlength=3)
-    assert dict(zip(toy.CLASSES, found.tolist())) == data.instances['train']
+    assert dict(zip(toy.CLASSES, found.tolist(), strict=True)) == data.instances['train']
 
 
 def test_mmpose_reads_the_keypoints(data):
