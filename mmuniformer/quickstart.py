@@ -145,8 +145,8 @@ def newest_metrics(work_dir: Path, task: Task) -> dict[str, float]:
     Raises:
         UserError: The test wrote none of them.
     """
-    logs = sorted(work_dir.glob('*/*.json'), key=lambda path: path.stat().st_mtime)
-    for log in reversed(logs):
+    # A run's folder is named by its time, 20261122_155805, and so is its log.
+    for log in sorted(work_dir.glob('[0-9]*_[0-9]*/*.json'), reverse=True):
         values = json.loads(log.read_text())
         if set(task.metrics) <= set(values):
             # mmsegmentation counts in percent.

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 
 import pytest
 from rich.console import Console
@@ -11,18 +10,17 @@ from mmuniformer.errors import UserError
 from mmuniformer.quickstart import TASKS, Result, call, newest_metrics, show
 
 
-def write_log(folder, name, values, age):
+def write_log(folder, name, content):
     log = folder / name / f'{name}.json'
     log.parent.mkdir(parents=True)
-    log.write_text(json.dumps(values))
-    times = log.stat().st_mtime - age
-    os.utime(log, (times, times))
+    log.write_text(json.dumps(content))
 
 
 def test_newest_metrics_are_read_as_shares(tmp_path):
-    write_log(tmp_path, 'old', {'mIoU': 10.0}, age=100)
-    write_log(tmp_path, 'new', {'mIoU': 81.5, 'aAcc': 90.0}, age=50)
-    write_log(tmp_path, 'training', {'loss': 1.0}, age=0)
+    write_log(tmp_path, '20260101_100000', {'mIoU': 10.0})
+    write_log(tmp_path, '20260101_120000', {'mIoU': 81.5, 'aAcc': 90.0})
+    write_log(tmp_path, '20260101_130000', {'loss': 1.0})
+    write_log(tmp_path, 'predictions', [{'image_id': 1}])
     assert newest_metrics(tmp_path, TASKS['seg']) == {'mIoU': 0.815}
 
 
