@@ -160,16 +160,10 @@ def test_cascade_heads(name):
     assert ious == [0.5, 0.6, 0.7]
 
 
-@pytest.mark.parametrize('name', [*RECIPES, *VARIANTS, TOY])
+@pytest.mark.parametrize('name', [*RECIPES, *VARIANTS])
 def test_full_size_model_has_the_published_parameters(name):
-    params = parameters_in_millions(name)
-    if name in RECIPES:
-        assert params == pytest.approx(RECIPES[name].params, rel=0.01)
-    else:
-        plain = name.replace('-tl', '').replace('_frozen-bn', '')
-        assert params == (
-            parameters_in_millions(plain) if name != TOY else pytest.approx(1.19, 0.01)
-        )
+    plain = name.replace('-tl', '').replace('_frozen-bn', '')
+    assert parameters_in_millions(name) == pytest.approx(RECIPES[plain].params, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ _base_ = [
 
 max_epochs = 12
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
-optim_wrapper = dict(optimizer=dict(lr=2e-3), clip_grad=dict(max_norm=5))
+optim_wrapper = dict(optimizer=dict(lr=3e-3), clip_grad=dict(max_norm=5))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(

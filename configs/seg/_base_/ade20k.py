@@ -1,4 +1,5 @@
 """ADE20K, 150 classes: crops of 512 x 512 to train, whole images to test."""
+
 dataset_type = 'ADE20KDataset'
 data_root = 'data/ade/ADEChallengeData2016/'
 image_scale = (2048, 512)

@@ -1,4 +1,5 @@
 """ADE20K for Semantic FPN: test images are resized to a multiple of 32."""
+
 _base_ = 'ade20k.py'
 
 to_multiple = dict(type='ResizeToMultiple', size_divisor=32)

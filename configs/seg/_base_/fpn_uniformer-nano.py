@@ -1,4 +1,5 @@
 """Semantic FPN small enough to learn the toy scenes on two CPU cores."""
+
 _base_ = 'fpn_uniformer.py'
 
 model = dict(

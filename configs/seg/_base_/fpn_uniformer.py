@@ -2,6 +2,7 @@
 
 mmengine turns SyncBN into BN by itself where there is one process, so on the CPU too.
 """
+
 _base_ = 'segmentor_uniformer.py'
 
 model = dict(

@@ -1,4 +1,5 @@
 """UperNet: AdamW for 160k iterations; the learning rate belongs to 8 GPUs x 2 images."""
+
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=160000, val_interval=16000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

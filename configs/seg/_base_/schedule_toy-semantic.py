@@ -1,4 +1,5 @@
 """Some minutes on two CPU cores, from scratch."""
+
 max_iters = 1600
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type='ValLoop')

@@ -1,4 +1,5 @@
 """What every segmentation config shares: hooks, logging, environment."""
+
 default_scope = 'mmseg'
 custom_imports = dict(imports=['mmuniformer'], allow_failed_imports=False)
 

@@ -1,4 +1,5 @@
 """What UperNet and Semantic FPN share: images, and UniFormer-S with a global stage 3."""
+
 model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(

@@ -1,4 +1,5 @@
 """The toy scenes of `mmuniformer toy-data data/toy` as label maps, 128 x 128."""
+
 _base_ = 'ade20k.py'
 
 dataset_type = 'BaseSegDataset'
@@ -38,8 +39,6 @@ val_dataloader = dict(
     batch_size=8,
     num_workers=0,
     persistent_workers=False,
-    dataset=dict(
-        type=dataset_type, data_root=data_root, metainfo=metainfo, pipeline=test_pipeline
-    ),
+    dataset=dict(type=dataset_type, data_root=data_root, metainfo=metainfo, pipeline=test_pipeline),
 )
 test_dataloader = val_dataloader

@@ -1,4 +1,5 @@
 """UperNet small enough to learn the toy scenes on two CPU cores."""
+
 _base_ = 'upernet_uniformer.py'
 
 model = dict(

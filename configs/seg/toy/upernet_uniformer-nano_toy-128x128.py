@@ -1,4 +1,5 @@
 """Minutes on two CPU cores from scratch; shows that everything works, not how well."""
+
 _base_ = [
     '../_base_/upernet_uniformer-nano.py',
     '../_base_/toy_semantic.py',

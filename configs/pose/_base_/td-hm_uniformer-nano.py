@@ -1,0 +1,9 @@
+"""Top-down heatmaps small enough to learn the toy people on two CPU cores."""
+
+_base_ = 'td-hm_uniformer.py'
+
+model = dict(
+    # Without recomputing in backward: memory is no matter here.
+    backbone=dict(arch='nano', with_cp=False),
+    head=dict(in_channels=128, deconv_out_channels=(64, 64, 64)),
+)
