@@ -33,6 +33,10 @@ COLUMNS_BEFORE_METRICS = (
     ('FLOPs Input', 'FLOPs at', '{}'),
 )
 EMPTY = '-'
+STAR = r' \*'
+NOT_REPRODUCED = (
+    r'\* Published, not reproduced by the count; `mmuniformer complexity` shows both figures.'
+)
 
 
 def load_models(metafile: Path) -> list[dict]:
@@ -79,16 +83,27 @@ def render_table(models: list[dict], folder: str) -> str:
         metadata = model['Metadata']
         link = Path(os.path.relpath(model['Config'], folder)).as_posix()
         row = [f'[{model["Name"]}]({link})']
-        row += [
-            layout.format(metadata[key]) if key in metadata else EMPTY for key, _, layout in columns
-        ]
+        row += [_cell(metadata, key, layout) for key, _, layout in columns]
         row += [str(scores.get(name, EMPTY)) for name in names]
         row.append(metadata['Provenance'])
         if weights:
             url = model.get('Weights')
             row.append(f'[file]({url})' if url else EMPTY)
         lines.append(row)
-    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+    table = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+    starred = any(_is_starred(model['Metadata']) for model in models)
+    return f'{table}\n\n{NOT_REPRODUCED}' if starred else table
+
+
+def _cell(metadata: dict, key: str, layout: str) -> str:
+    if key not in metadata:
+        return EMPTY
+    star = STAR if key == 'FLOPs (G)' and _is_starred(metadata) else ''
+    return layout.format(metadata[key]) + star
+
+
+def _is_starred(metadata: dict) -> bool:
+    return not metadata.get('FLOPs Reproduced', True)
 
 
 def _metrics(model: dict) -> dict[str, float]:

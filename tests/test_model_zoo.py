@@ -170,3 +170,17 @@ def test_mim_search_answers_from_the_index():
     assert row['model'] == 'uniformer'
     assert row['coco/box_ap'] == 45.6
     assert row['paper'] == 'https://arxiv.org/abs/2201.09450'
+
+
+def test_flops_that_are_not_reproduced_carry_a_star():
+    model = dict(
+        Name='a', Config='configs/seg/a.py',
+        Metadata={'FLOPs (G)': 172, 'FLOPs Reproduced': False, 'Provenance': 'published'},
+    )  # fmt: skip
+    table = model_zoo.render_table([model], 'configs/seg')
+    assert r'| 172 \* |' in table
+    assert table.endswith(model_zoo.NOT_REPRODUCED)
+    model['Metadata']['FLOPs Reproduced'] = True
+    plain = model_zoo.render_table([model], 'configs/seg')
+    assert '| 172 |' in plain
+    assert model_zoo.NOT_REPRODUCED not in plain

@@ -6,4 +6,5 @@ model = dict(
     # Without recomputing in backward: memory is no matter here.
     backbone=dict(arch='nano', with_cp=False),
     head=dict(in_channels=128, deconv_out_channels=(64, 64, 64)),
+    test_cfg=dict(flip_test=False),
 )

@@ -1,6 +1,6 @@
 """Some minutes on two CPU cores, from scratch."""
 
-max_iters = 1600
+max_iters = 1200
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
