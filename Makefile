@@ -6,16 +6,19 @@ PYTHON ?= $(or $(shell for p in python3.11 python3 python; do \
 	done),python3)
 BIN := .venv/bin
 
-.PHONY: help install quickstart test lint clean
+.PHONY: help install quickstart quickstart-det quickstart-seg quickstart-pose test lint clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 install: ## create .venv with the pinned stack and mmuniformer (long the first time: mmcv compiles)
 	@$(PYTHON) tools/bootstrap.py
 
 quickstart: install ## toy data, train, evaluate, draw: the whole road in a few minutes
 	@$(BIN)/mmuniformer quickstart
+
+quickstart-det quickstart-seg quickstart-pose: quickstart-%: install ## the same for one task
+	@$(BIN)/mmuniformer quickstart --task $*
 
 test: lint ## lint, then the whole test suite on the installed package
 	@$(BIN)/python -P -m pytest
