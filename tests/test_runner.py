@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
@@ -38,6 +39,7 @@ def built(monkeypatch, tmp_path):
             configs.append('test')
 
     monkeypatch.setattr(runner, 'Runner', Runner)
+    monkeypatch.setattr(runner, 'RUNNERS', SimpleNamespace(build=Runner))
     monkeypatch.delenv('LOCAL_RANK', raising=False)
     monkeypatch.chdir(tmp_path)
     return configs
