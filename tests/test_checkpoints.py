@@ -461,7 +461,7 @@ class TestHeadDim:
             ('uniformer_base_ls_in1k.pth', 64),
             ('my_head_dim32.pth', 32),
             ('uniformer_xxs_160_in1k.pth', None),
-            ('/work/dim64/token_label/epoch_12.pth', None),
+            ('/data/dim64/token_label/epoch_12.pth', None),
             ('title_atlas_dim512.pth', None),
         ],
     )
