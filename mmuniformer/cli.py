@@ -35,6 +35,9 @@ COMMANDS = {
     'explain': Entry('mmuniformer.explain:command', 'Draw where a model looks on one picture.'),
     'browse': Entry('mmuniformer.browse:command', "Draw augmented images of a config's data."),
     'plot': Entry('mmuniformer.plot:command', 'Draw the curves of a training run.'),
+    'benchmark': Entry(
+        'mmuniformer.benchmark:command', 'Measure layouts side by side: score, time, memory.'
+    ),
     'complexity': Entry(
         'mmuniformer.complexity:command', 'Count parameters and FLOPs, attention included.'
     ),
