@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -22,7 +23,7 @@ from mmuniformer.predict.network import Network, as_float32
 CONFIGS = {
     'det': 'mask-rcnn_uniformer-nano_fpn_toy',
     'seg': 'upernet_uniformer-nano_toy-128x128',
-    'pose': 'td-hm_uniformer-nano_toy-128x96',
+    'pose': str(Path(__file__).with_name('pose_without_refinement.py')),
 }
 pytestmark = pytest.mark.integration
 
