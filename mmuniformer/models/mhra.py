@@ -98,7 +98,8 @@ def cut_windows(x: Tensor, size: int) -> Tensor:
 
 def join_windows(windows: Tensor, size: int, height: int, width: int) -> Tensor:
     """Put windows back into a map ``(B, height, width, C)``, without the padding."""
-    rows, columns = -(-height // size), -(-width // size)
+    # Not -(-height // size): an exported graph divides towards zero.
+    rows, columns = (height + size - 1) // size, (width + size - 1) // size
     x = windows.view(-1, rows, columns, size, size, windows.shape[-1]).transpose(2, 3)
     x = x.reshape(-1, rows * size, columns * size, windows.shape[-1])
     return x[:, :height, :width]
