@@ -3,11 +3,8 @@
 import json
 
 import pytest
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 from PIL import Image
 
-from mmuniformer.checked_runner import CheckedRunner
 from mmuniformer.datasets.annotations import check_dataset
 from mmuniformer.errors import UserError
 
@@ -20,7 +17,9 @@ def data(tmp_path):
     content = {
         'images': [{'id': 1, 'file_name': 'a.png', 'width': 40, 'height': 30}],
         'categories': [{'id': 7, 'name': 'cat'}, {'id': 8, 'name': 'dog'}],
-        'annotations': [{'id': 5, 'image_id': 1, 'category_id': 7, 'bbox': [0, 0, 9, 9]}],
+        'annotations': [
+            {'id': 5, 'image_id': 1, 'category_id': 7, 'bbox': [0, 0, 9, 9], 'area': 81}
+        ],
     }
     cfg = dict(data_root=str(tmp_path), ann_file='a.json', data_prefix=dict(img='images/'))
     return tmp_path, content, cfg
@@ -39,10 +38,20 @@ def test_sound_data_passes(data):
     check_dataset(cfg | dict(metainfo=dict(classes=str(folder / 'names.txt'))))
     check_dataset(dict(type='RepeatDataset', dataset=dict(datasets=[cfg])))
     check_dataset(dict(data_root='nowhere', img_suffix='.jpg'))
+    check_dataset(dict(data_root='s3://bucket', ann_file='a.json'))
+    del content['annotations']  # as for test images
+    write(folder, content)
+    check_dataset(cfg | dict(test_mode=True))
 
 
 def without(content, key):
     return {k: v for k, v in content.items() if k != key}
+
+
+def but_first(content, table, **changes):
+    """Change fields of a table's first entry; None removes one."""
+    entry = {k: v for k, v in (content[table][0] | changes).items() if v is not None}
+    return content | {table: [entry, *content[table][1:]]}
 
 
 BAD_FILES = {
@@ -52,14 +61,26 @@ BAD_FILES = {
     'no categories': (lambda c: without(c, 'categories'), 'has no categories'),
     'no images in it': (lambda c: c | dict(images=[]), 'empty list of images'),
     'category': (
-        lambda c: c | dict(annotations=[c['annotations'][0] | dict(category_id=9)]),
+        lambda c: but_first(c, 'annotations', category_id=9),
         'annotation 5 has category_id 9, which is not in its categories'),
     'image': (
-        lambda c: c | dict(annotations=[c['annotations'][0] | dict(image_id=2)]),
+        lambda c: but_first(c, 'annotations', image_id=2),
         'annotation 5 has image_id 2, which is not in its images'),
     'file': (
-        lambda c: c | dict(images=[c['images'][0] | dict(file_name='b.png')]),
+        lambda c: but_first(c, 'images', file_name='b.png'),
         r'b\.png, named in .*a\.json, does not exist'),
+    'size': (
+        lambda c: but_first(c, 'images', width=80),
+        r'a\.png is 40 x 30 \(width x height\), and .*a\.json says 80 x 30'),
+    'image without a size': (
+        lambda c: but_first(c, 'images', height=None, width=None),
+        r'entry 1 \(number 0\) of images has no width, height: add it'),
+    'category without an id': (
+        lambda c: but_first(c, 'categories', id=None),
+        r'entry \(number 0\) of categories has no id'),
+    'annotation without a box': (
+        lambda c: but_first(c, 'annotations', bbox=None, area=None),
+        r'entry 5 \(number 0\) of annotations has no bbox, area'),
 }  # fmt: skip
 
 
@@ -111,20 +132,99 @@ def test_image_that_cannot_be_decoded_is_named(data, content):
         check_dataset(cfg)
 
 
-@pytest.mark.parametrize('step', ['train', 'val', 'test'])
-def test_runner_checks_before_it_builds(data, step, monkeypatch):
+@pytest.mark.parametrize('turned', [(30, 40), (40, 30)])
+def test_size_is_that_of_the_photo_as_it_is_read(data, turned):
     folder, content, cfg = data
-    write(folder, '')
-    assert RUNNERS.get('mmuniformer.CheckedRunner') is CheckedRunner
-    runner = object.__new__(CheckedRunner)
-    built = []
-    monkeypatch.setattr(Runner, step, lambda self: built.append(step))
-    runner._train_dataloader = dict(dataset=cfg) if step == 'train' else None
-    runner._val_dataloader = dict(dataset=cfg) if step == 'val' else None
-    runner._test_dataloader = dict(dataset=cfg) if step == 'test' else None
-    with pytest.raises(UserError, match='is empty'):
-        getattr(runner, step)()
-    assert not built
+    photo = Image.new('RGB', (40, 30))
+    photo.getexif()[0x0112] = 6  # a quarter turn
+    photo.save(folder / 'images' / 'a.png', exif=photo.getexif())
+    write(folder, but_first(content, 'images', width=turned[0], height=turned[1]))
+    if turned == (30, 40):
+        return check_dataset(cfg)
+    with pytest.raises(UserError, match=r'a\.png is 30 x 40 .* after its EXIF rotation.* 40 x 30'):
+        check_dataset(cfg)
+
+
+def test_masks_are_asked_for_where_the_pipeline_reads_them(data):
+    folder, content, cfg = data
     write(folder, content)
-    getattr(runner, step)()
-    assert built == [step]
+    masks = dict(pipeline=[dict(type='LoadAnnotations', with_bbox=True, with_mask=True)])
+    with pytest.raises(UserError, match=r'entry 5 .* has no segmentation'):
+        check_dataset(cfg | masks)
+    write(folder, but_first(content, 'annotations', segmentation=[[0, 0, 9, 0, 9, 9]]))
+    check_dataset(cfg | masks)
+
+
+@pytest.fixture
+def people(data):
+    """The same image with one person of two key points, for MMPose."""
+    folder, content, cfg = data
+    content = but_first(content, 'annotations', keypoints=[3, 3, 2, 0, 0, 0], area=None)
+    return folder, content, cfg | dict(data_mode='topdown', metainfo=dict(classes=('cat',)))
+
+
+def test_a_person_with_one_visible_key_point_is_enough(people):
+    folder, content, cfg = people
+    write(folder, content)
+    check_dataset(cfg)
+
+
+NOBODY = {
+    'no visible key point': dict(keypoints=[0] * 6),
+    'none by its count': dict(num_keypoints=0),
+    'no key points': dict(keypoints=None),
+    'no box': dict(bbox=None),
+    'box without a width': dict(bbox=[3, 3, 0, 9]),
+    'box without a height': dict(bbox=[3, 3, 9, 0]),
+    'crowd': dict(iscrowd=1),
+}
+
+
+@pytest.mark.parametrize('kind', NOBODY)
+def test_data_without_a_person_to_crop_are_named(people, kind):
+    folder, content, cfg = people
+    write(folder, but_first(content, 'annotations', **NOBODY[kind]))
+    with pytest.raises(UserError, match=r'a\.json has no person to crop'):
+        check_dataset(cfg)
+    both = but_first(content, 'annotations', **NOBODY[kind])
+    both['annotations'] += content['annotations']
+    write(folder, both)
+    check_dataset(cfg)
+
+
+def test_missing_file_of_detected_boxes_is_named(people):
+    folder, content, cfg = people
+    write(folder, content)
+    with pytest.raises(UserError, match=r'det\.json, the detected boxes.*bbox_file=None'):
+        check_dataset(cfg | dict(bbox_file=str(folder / 'det.json')))
+    (folder / 'det.json').write_text('[]')
+    check_dataset(cfg | dict(bbox_file=str(folder / 'det.json')))
+
+
+def test_another_number_of_key_points_is_named(people):
+    pytest.importorskip('mmpose.datasets')
+    folder, content, cfg = people
+    write(folder, content)
+    with pytest.raises(UserError, match=r'annotation 5 has 6 numbers .*CocoDataset 17 key points'):
+        check_dataset(cfg | dict(type='mmpose.CocoDataset', metainfo=None))
+
+
+def test_folders_of_images_are_checked_as_the_data_set_names_them(tmp_path):
+    cfg = dict(data_root=str(tmp_path), data_prefix=dict(img_path='images'))
+    with pytest.raises(UserError, match='which is no folder'):
+        check_dataset(dict(dataset=cfg))
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'images' / 'a_leftImg8bit.png').touch()
+    with pytest.raises(UserError, match=r'no images that end in \.jpg'):
+        check_dataset(cfg)
+    pytest.importorskip('mmseg.datasets')
+    check_dataset(cfg | dict(type='mmseg.CityscapesDataset'))
+
+
+def test_reason_stands_alone(data):
+    """What the reader of a traceback finds below it is the message, with no other error above."""
+    folder, _, cfg = data
+    write(folder, '{')
+    with pytest.raises(UserError) as caught:
+        check_dataset(cfg)
+    assert caught.value.__suppress_context__

@@ -12,6 +12,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
 
+from mmuniformer.datasets.types import image_suffix
 from mmuniformer.errors import UserError
 from mmuniformer.registry import HOOKS
 
@@ -30,7 +31,7 @@ def check_image_folder(dataset: Mapping[str, Any]) -> None:
         UserError: The folder of images is missing, or has none of the suffix asked for.
     """
     folder = Path(dataset.get('data_root') or '') / dataset['data_prefix']['img_path']
-    suffix = dataset.get('img_suffix', '.jpg')
+    suffix = image_suffix(dataset)
     cure = (
         'put the data there or name another place by --cfg-options: data_root, '
         'data_prefix.img_path and img_suffix of train_dataloader.dataset, the same for val_ and '
@@ -63,9 +64,9 @@ def check_label_file(label_map: str | Path, image: str | Path) -> None:
         raise UserError(
             f'{error.filename} is missing: each image needs a label map of the same name; set '
             'dataset.data_prefix, img_suffix and seg_map_suffix to what your folders have'
-        ) from error
+        ) from None
     except (OSError, UnidentifiedImageError) as error:
-        raise UserError(f'{label_map} or {image} cannot be read as an image: {error}') from error
+        raise UserError(f'{label_map} or {image} cannot be read as an image: {error}') from None
     if mode not in INDEX_MODES:
         kind = 'more than 8 bits a pixel' if mode.startswith(('I', 'F')) else f'colours ({mode})'
         raise UserError(

@@ -11,9 +11,9 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.model import BaseModule
-from mmengine.registry import DATASETS
 from torch import Tensor, nn
 
+from mmuniformer.datasets.types import dataset_meta
 from mmuniformer.errors import UserError
 from mmuniformer.loading import build_model, load_config, scope_of
 
@@ -188,14 +188,7 @@ def array_pipeline(cfg: Config) -> list[dict[str, Any]]:
 
 def config_meta(cfg: Config) -> dict[str, Any]:
     """Return what the config's test data set says of classes or key points, without its files."""
-    data = test_data(cfg)
-    kind, metainfo = data['type'], data.get('metainfo')
-    if isinstance(kind, str):
-        with DATASETS.switch_scope_and_registry(None) as registry:
-            name, kind = kind, registry.get(kind)
-        if kind is None:
-            raise UserError(f'test_dataloader.dataset.type={name!r} is not registered')
-    return dict(kind._load_metainfo(None if metainfo is None else dict(metainfo)))
+    return dataset_meta(test_data(cfg))
 
 
 def keep_interfaces_in_float32(model: nn.Module) -> None:

@@ -2,6 +2,8 @@
 
 default_scope = 'mmseg'
 custom_imports = dict(imports=['mmuniformer'], allow_failed_imports=False)
+# Looks at checkpoints and folders before anything is built on them.
+runner_type = 'mmuniformer.CheckedRunner'
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
