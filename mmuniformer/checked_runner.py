@@ -1,55 +1,137 @@
-"""mmengine's runner with a look at the data before anything is built on them."""
+"""mmengine's runner with a look at checkpoints and data before anything is done with them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from mmuniformer.datasets.annotations import check_dataset
+from mmuniformer.errors import CheckpointError, UserError
 from mmuniformer.registry import RUNNERS
+from mmuniformer.weight_files import fetch, load_state_dict_file
 
 
 @RUNNERS.register_module()
 class CheckedRunner(Runner):
-    """Check annotation files first: the frameworks fail deep inside, or leave data out silently.
+    """Check files first: the frameworks fail deep inside, or leave data out silently.
 
     Example:
         >>> runner_type = 'mmuniformer.CheckedRunner'
     """
 
     def train(self) -> nn.Module:
-        """Check the data, then train.
+        """Check checkpoint and data, then train.
 
         Raises:
-            UserError: Annotations or images can't be used; names the file and the way out.
+            UserError: A file can't be used; names it and the way out.
         """
-        self.check_data(self._train_dataloader, self._val_dataloader)
+        self.check('train', 'val')
         return super().train()
 
     def val(self) -> dict[str, float]:
-        """Check the data, then validate.
+        """Check checkpoint and data, then validate.
 
         Raises:
             UserError: As for ``train``.
         """
-        self.check_data(self._val_dataloader)
+        self.check('val')
         return super().val()
 
     def test(self) -> dict[str, float]:
-        """Check the data, then test.
+        """Check checkpoint and data, then test.
 
         Raises:
             UserError: As for ``train``.
         """
-        self.check_data(self._test_dataloader)
+        self.check('test')
         return super().test()
 
-    def check_data(self, *loaders: Any) -> None:
-        """Check loaders that are still configs, on one process of several."""
-        for loader in loaders if is_main_process() else ():
+    def check(self, *splits: str) -> None:
+        """Check the checkpoint, and the data of splits that are still configs, on one process."""
+        if not is_main_process():
+            return
+        check_weights(self._load_from)
+        for split in splits:
+            loader = getattr(self, f'_{split}_dataloader')
             if isinstance(loader, Mapping):
                 check_dataset(loader['dataset'])
+            check_evaluator(split, getattr(self, f'_{split}_evaluator', None))
+
+    @staticmethod
+    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
+        """Build as mmengine does, and refuse a data set that filters have emptied.
+
+        Raises:
+            UserError: No sample is left; mmengine would train on nothing.
+        """
+        loader = Runner.build_dataloader(*args, **kwargs)
+        if not len(loader.dataset):
+            raise UserError(
+                f'{type(loader.dataset).__name__} {getattr(loader.dataset, "ann_file", "")} holds '
+                'no sample: see its annotations and what filter_cfg leaves of them'
+            )
+        return loader
+
+    def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Load as mmengine does, and say what is wrong with a file that can't be loaded.
+
+        Raises:
+            CheckpointError: It is missing, truncated, no checkpoint or of another model, or it
+                should be resumed from and holds weights alone.
+        """
+        try:
+            checkpoint = super().load_checkpoint(filename, *args, **kwargs)
+        except UserError:
+            raise
+        except Exception:
+            # Only now: reading a sound file twice would take time.
+            reason = why_unreadable(filename)
+            if reason is None:
+                raise
+            raise reason from None
+        if self._resume and 'message_hub' not in checkpoint:
+            raise CheckpointError(
+                f'{filename} holds weights and no state of a training run: start from it with '
+                'load_from, without resume'
+            )
+        return checkpoint
+
+
+def check_weights(name: str | Path | None) -> None:
+    """Refuse a local checkpoint that is not there; addresses are left to who loads them.
+
+    Raises:
+        CheckpointError: Names the file.
+    """
+    if name is not None and '://' not in str(name):
+        fetch(str(name))
+
+
+def check_evaluator(split: str, metrics: Any) -> None:
+    """Refuse evaluators whose annotation file is not there.
+
+    Raises:
+        UserError: Names the file.
+    """
+    for metric in metrics if isinstance(metrics, (list, tuple)) else [metrics]:
+        file = metric.get('ann_file') if isinstance(metric, Mapping) else None
+        if file and '://' not in file and not Path(file).is_file():
+            raise UserError(
+                f'{file}, by which predictions are scored, does not exist: set '
+                f'{split}_evaluator.ann_file to the file of the {split} data'
+            )
+
+
+def why_unreadable(filename: str) -> CheckpointError | None:
+    """Return what is wrong with a checkpoint file, or None if nothing is."""
+    try:
+        load_state_dict_file(filename)
+    except CheckpointError as error:
+        return error
+    return None

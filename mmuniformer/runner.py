@@ -18,6 +18,7 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmuniformer.checked_runner import check_weights
 from mmuniformer.errors import UserError
 from mmuniformer.paths import find_config
 
@@ -106,13 +107,15 @@ def _train(options: argparse.Namespace) -> None:
         cfg.auto_scale_lr.enable = True
     if options.resume is not None:
         cfg.resume = True
-        cfg.load_from = None if options.resume == 'auto' else _weights(options.resume)
+        cfg.load_from = None if options.resume == 'auto' else options.resume
+        check_weights(cfg.load_from)
     _build(cfg).train()
 
 
 def _test(options: argparse.Namespace) -> None:
     cfg = _load(options)
-    cfg.load_from = _weights(options.checkpoint)
+    check_weights(options.checkpoint)
+    cfg.load_from = options.checkpoint
     if options.show_dir:
         _draw_into(cfg, options.show_dir)
     if options.tta:
@@ -155,12 +158,6 @@ def _make_writable(folder: Path) -> None:
         reason = None if os.access(folder, os.W_OK) else 'Permission denied'
     if reason:
         raise UserError(f'{folder}: {reason}. Name another folder with --work-dir.')
-
-
-def _weights(name: str) -> str:
-    if '://' not in name and not Path(name).is_file():
-        raise UserError(f'{name}: no such checkpoint. Give the path of a .pth file or a URL.')
-    return name
 
 
 def _enable_amp(cfg: Config) -> None:

@@ -187,7 +187,7 @@ def test_missing_config_names_its_relatives(built, capsys):
 
 
 def test_missing_checkpoint_is_named(built, config, capsys):
-    assert 'gone.pth: no such checkpoint' in refused(
+    assert 'gone.pth does not exist' in refused(
         capsys, runner.run_evaluation, config(), 'gone.pth'
     )
     assert 'gone.pth' in refused(capsys, runner.run_training, config(), '--resume', 'gone.pth')

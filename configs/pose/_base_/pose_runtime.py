@@ -2,7 +2,7 @@
 
 default_scope = 'mmpose'
 custom_imports = dict(imports=['mmuniformer'], allow_failed_imports=False)
-# Looks at annotation files before anything is built on them.
+# Looks at checkpoints and annotation files before anything is built on them.
 runner_type = 'mmuniformer.CheckedRunner'
 # MMPoseInferencer asks for it.
 data_mode = 'topdown'
