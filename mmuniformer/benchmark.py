@@ -2,14 +2,72 @@
 
 from __future__ import annotations
 
-import click
+from pathlib import Path
+from typing import Any
 
+import click
+from mmengine.config import Config
+
+from mmuniformer.benchmark_command import config_of, options, own_layouts, run_benchmark
 from mmuniformer.benchmark_seg import seg
+from mmuniformer.loading import ConfigCommand, load_config
+from mmuniformer.models.arch import UNIFORMER, UNIFORMER_LIGHT
+
+LIGHT = 'light-'
+ARCHS = (*UNIFORMER, *(LIGHT + name for name in UNIFORMER_LIGHT))
 
 
 @click.group('benchmark')
 def command() -> None:
-    """Measure accuracy, time, memory and FLOPs side by side."""
+    """Measure time, memory, FLOPs and accuracy side by side."""
 
 
 command.add_command(seg)
+
+
+def backbone_config(name: str, cfg_options: dict[str, Any]) -> Config:
+    """Return a config with a backbone: of an arch by its name, or as a config has it."""
+    if name not in ARCHS:
+        return load_config(name, cfg_options)
+    kind = 'UniFormerLight' if name.startswith(LIGHT) else 'UniFormer'
+    backbone = {'type': f'mmuniformer.{kind}', 'arch': name.removeprefix(LIGHT)}
+    cfg = Config({'model': {'backbone': backbone}})
+    cfg.merge_from_dict(cfg_options)
+    return cfg
+
+
+@command.command('backbone', cls=ConfigCommand)
+@click.argument('network')
+@options
+def backbone(
+    network: str, layouts: str | None, cfg_options: dict[str, Any], **settings: Any
+) -> None:
+    """Measure the backbone NETWORK alone: an arch (small, base, light-xs, ...) or a config's."""
+    cfg = backbone_config(network, cfg_options)
+    run_benchmark('backbone', Path(network).stem, cfg, None, own_layouts(cfg, layouts), **settings)
+
+
+@command.command('det', cls=ConfigCommand)
+@click.argument('config')
+@click.argument('checkpoint', required=False)
+@options
+def det(
+    config: str, checkpoint: str | None, layouts: str | None, cfg_options: dict[str, Any],
+    **settings: Any,
+) -> None:  # fmt: skip
+    """Measure a detector: heads on 1,000 proposals and masks on 100, as FLOPs are counted."""
+    cfg = config_of('det', config, cfg_options)
+    run_benchmark('det', Path(config).stem, cfg, checkpoint, own_layouts(cfg, layouts), **settings)
+
+
+@command.command('pose', cls=ConfigCommand)
+@click.argument('config')
+@click.argument('checkpoint', required=False)
+@options
+def pose(
+    config: str, checkpoint: str | None, layouts: str | None, cfg_options: dict[str, Any],
+    **settings: Any,
+) -> None:  # fmt: skip
+    """Measure a pose estimator, from the cropped and normalized image to heatmaps."""
+    cfg = config_of('pose', config, cfg_options)
+    run_benchmark('pose', Path(config).stem, cfg, checkpoint, own_layouts(cfg, layouts), **settings)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import importlib.metadata
 import multiprocessing
 import os
@@ -64,22 +66,43 @@ def interleaved(
     }
 
 
+def matrix_product(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], Any], int]:
+    """Return a square matrix product, which runs at the machine's pace, and its multiply-adds."""
+    side = 8192 if device.type == 'cuda' else 2048
+    a, b = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
+    return lambda: a @ b, side**3
+
+
 def synchronize(device: torch.device) -> None:
     """Wait for the device to finish."""
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
 
 
-def peak_memory_on_gpu(call: Callable[[], Any], device: torch.device) -> int:
-    """Return the most bytes that the allocator held during a call, what was there included."""
+class Memory(NamedTuple):
+    """Bytes: what was held before a call, and the most during it, that included."""
+
+    before: int
+    peak: int
+
+    @property
+    def growth(self) -> int:
+        """What the call needed beyond what was there: weights and inputs are not counted."""
+        return self.peak - self.before
+
+
+def peak_memory_on_gpu(call: Callable[[], Any], device: torch.device) -> Memory:
+    """Return what the allocator held before and, at most, during a call."""
+    synchronize(device)
+    before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     call()
     synchronize(device)
-    return torch.cuda.max_memory_allocated(device)
+    return Memory(before, torch.cuda.max_memory_allocated(device))
 
 
-def peak_memory_on_cpu(prepare: Callable[..., Callable[[], Any]], *args: Any) -> int:
-    """Return the peak resident set in bytes of a fresh process during a call.
+def peak_memory_on_cpu(prepare: Callable[..., Callable[[], Any]], *args: Any) -> Memory:
+    """Return the resident set of a fresh process before and, at most, during a call.
 
     Args:
         prepare: Function of a module; with ``args`` it returns the call. Its own peak, like that
@@ -91,12 +114,22 @@ def peak_memory_on_cpu(prepare: Callable[..., Callable[[], Any]], *args: Any) ->
         return process.submit(_prepare_and_measure, prepare, args).result()
 
 
-def _prepare_and_measure(prepare: Callable[..., Callable[[], Any]], args: tuple[Any, ...]) -> int:
+def _prepare_and_measure(
+    prepare: Callable[..., Callable[[], Any]], args: tuple[Any, ...]
+) -> Memory:
     call = prepare(*args)
+    _release_freed_memory()
     with contextlib.suppress(OSError):
         Path('/proc/self/clear_refs').write_text('5')  # the peak starts anew from here
+    before = _peak_resident_set()
     call()
-    return _peak_resident_set()
+    return Memory(before, _peak_resident_set())
+
+
+def _release_freed_memory() -> None:
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):  # glibc's alone
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _peak_resident_set() -> int:

@@ -1,0 +1,145 @@
+"""What the benchmark's sub-commands share: options, and the way from them to a table."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from mmengine.config import Config
+from rich.console import Console
+from rich.measure import Measurement
+
+from mmuniformer.benchmark_cases import Case, Settings
+from mmuniformer.benchmark_report import make_record, output_files, render, write
+from mmuniformer.benchmark_run import Scorer, measure_cases, no_scores
+from mmuniformer.complexity import layout, published_shape
+from mmuniformer.errors import UserError
+from mmuniformer.layouts import Layout, layouts_of
+from mmuniformer.loading import cfg_options, load_config, scope_of
+from mmuniformer.profiles import INFERENCE, PROFILES, TRAINING, Profile, parse_profiles
+
+SCOPES = {
+    'det': ('mmdet', 'detector'),
+    'seg': ('mmseg', 'segmentor'),
+    'pose': ('mmpose', 'pose estimator'),
+}
+"""Of a task: the scope of its framework, and what its models are called."""
+DEFAULT_PROFILES = {INFERENCE: 'plain,fused,deploy,bf16', TRAINING: 'plain,fused,cp,bf16'}
+WIDE = Console(width=1000)
+BACKBONE_SHAPE = (512, 512)
+LISTED = '; '.join(f'{profile.name}: {profile.about}' for profile in PROFILES.values())
+OPTIONS = (
+    click.option('--profiles', metavar='NAME,...', help=f'{LISTED}.'),
+    click.option('--train', is_flag=True, help='Measure forward and backward of a training step.'),
+    click.option(
+        '--layouts', '--layout', metavar='NAME,...', help='Of stage 3: global, auto, w32, h14, ...'
+    ),
+    click.option(
+        '--shape',
+        'shapes',
+        type=click.IntRange(32),
+        nargs=2,
+        metavar='H W',
+        multiple=True,
+        help='Image height and width; may be repeated.  [default: that of published FLOPs]',
+    ),
+    click.option('--batch-size', type=click.IntRange(1), default=1, show_default=True),
+    click.option(
+        '--repeats',
+        type=click.IntRange(0),
+        default=5,
+        show_default=True,
+        help='Timed rounds; 0 measures memory and FLOPs alone.',
+    ),
+    click.option('--device', help='Like cpu or cuda:0.  [default: cuda if there is one]'),
+    click.option('--json', 'as_json', is_flag=True, help='Print JSON instead of a table.'),
+    click.option(
+        '--out',
+        type=click.Path(path_type=Path),
+        help='Folder for benchmark.json and benchmark.csv.  [default: work_dirs/CONFIG/benchmark]',
+    ),
+    click.option('--force', is_flag=True, help='Replace the figures of an earlier run.'),
+    cfg_options,
+)
+
+
+def options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the shared options, for ``run_benchmark``."""
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(OPTIONS), function)
+
+
+def config_of(task: str, config: str, cfg_options: Mapping[str, Any]) -> Config:
+    """Read the config of a task's model.
+
+    Raises:
+        UserError: It is of another task, or can't be read.
+    """
+    cfg = load_config(config, cfg_options)
+    scope, kind = SCOPES[task]
+    if cfg.get('default_scope') != scope:
+        raise UserError(f'{config} is no config of a {kind} (default_scope is not {scope})')
+    return cfg
+
+
+def own_layouts(cfg: Config, names: str | None) -> list[Layout]:
+    """Return the layouts asked for; None: the config's own.
+
+    Raises:
+        UserError: A name is unknown, or the backbone has no layouts to choose from.
+    """
+    if names is None and 'Light' not in cfg.model.backbone.type:
+        names = layout(cfg)
+    return layouts_of(cfg, names)
+
+
+def make_cases(cfg: Config, layouts: Sequence[Layout], profiles: Sequence[Profile]) -> list[Case]:
+    """Return a case for each layout and profile."""
+    return [
+        Case(profile.name, profile.in_config(layout.in_config(cfg)), layout.name, profile)
+        for layout in layouts
+        for profile in profiles
+    ]
+
+
+def run_benchmark(
+    task: str, name: str, cfg: Config, checkpoint: str | None, layouts: Sequence[Layout],
+    score: Scorer = no_scores, *, profiles: str | None, train: bool,
+    shapes: Sequence[tuple[int, int]], batch_size: int, repeats: int, device: str | None,
+    as_json: bool, out: Path | None, force: bool,
+) -> None:  # fmt: skip
+    """Measure a config's model in layouts and profiles; write the figures and show them.
+
+    Raises:
+        UserError: An option does not fit the config or the others.
+    """
+    mode = TRAINING if train else INFERENCE
+    chosen = parse_profiles(profiles or DEFAULT_PROFILES[mode], mode)
+    settings = Settings(
+        task,
+        name,
+        checkpoint,
+        tuple(shapes) or (published_shape(cfg) or BACKBONE_SHAPE,),
+        batch_size,
+        repeats,
+        mode,
+        device or ('cuda' if torch.cuda.is_available() else 'cpu'),
+    )
+    files = output_files(out or Path('work_dirs') / settings.config / 'benchmark', force)
+    console = Console(stderr=as_json)
+    with scope_of(cfg):
+        cases = make_cases(cfg, layouts, chosen)
+        rows, rates = measure_cases(cases, settings, console, score)
+    record = make_record(rows, settings, rates)
+    write(record, files)
+    if as_json:
+        click.echo(files[0].read_text(encoding='utf-8'), nl=False)
+        return
+    table = render(record)
+    # Lines that the terminal breaks can still be read, columns that are cut can not.
+    width = max(console.width, Measurement.get(WIDE, WIDE.options, table).maximum)
+    console.print(table, width=width, crop=False)
+    console.print(f'written to {files[0]} and {files[1]}', soft_wrap=True)
