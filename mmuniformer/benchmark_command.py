@@ -140,6 +140,6 @@ def run_benchmark(
         return
     table = render(record)
     # Lines that the terminal breaks can still be read, columns that are cut can not.
-    width = max(console.width, Measurement.get(WIDE, WIDE.options, table).maximum)
-    console.print(table, width=width, crop=False)
+    console.width = max(console.width, Measurement.get(WIDE, WIDE.options, table).maximum)
+    console.print(table)
     console.print(f'written to {files[0]} and {files[1]}', soft_wrap=True)
