@@ -30,10 +30,9 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Te
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
     """Attend without the ``N x N`` matrix, in chunks where the device limits the batch."""
-    limit = MAX_FUSED_BATCH if q.is_cuda else len(q)
-    if len(q) <= limit:
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-    return chunked_attention(q, k, v, dropout, limit)
+    if q.is_cuda and q.shape[0] > MAX_FUSED_BATCH:
+        return chunked_attention(q, k, v, dropout, MAX_FUSED_BATCH)
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
 
 
 def chunked_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float, limit: int) -> Tensor:

@@ -67,7 +67,7 @@ class HourglassBlock(AttentionBlock):
 
     def update_best(self, patches: Tensor, state: TokenState) -> tuple[Tensor, TokenState]:
         """Let the best patches take part; the others follow the token that stands for them."""
-        count = int(patches.shape[1] * self.keep_ratio)
+        count = torch.sym_int(patches.shape[1] * self.keep_ratio)
         # Positions are integers of their own: half-precision features could not hold them.
         order = state.score.detach().argsort(dim=1, descending=True)
         kept, dropped = take(patches, order).split([count, patches.shape[1] - count], 1)

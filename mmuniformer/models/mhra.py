@@ -91,15 +91,21 @@ def cut_windows(x: Tensor, size: int) -> Tensor:
     depend on it.
     """
     b, h, w, c = x.shape
-    x = F.pad(x, (0, 0, 0, -w % size, 0, -h % size))
-    x = x.view(b, x.shape[1] // size, size, x.shape[2] // size, size, c)
+    rows, columns = count_windows(h, size), count_windows(w, size)
+    x = F.pad(x, (0, 0, 0, columns * size - w, 0, rows * size - h))
+    x = x.view(b, rows, size, columns, size, c)
     return x.transpose(2, 3).reshape(-1, size * size, c)
 
 
 def join_windows(windows: Tensor, size: int, height: int, width: int) -> Tensor:
     """Put windows back into a map ``(B, height, width, C)``, without the padding."""
-    # Not -(-height // size): an exported graph divides towards zero.
-    rows, columns = (height + size - 1) // size, (width + size - 1) // size
+    rows, columns = count_windows(height, size), count_windows(width, size)
     x = windows.view(-1, rows, columns, size, size, windows.shape[-1]).transpose(2, 3)
     x = x.reshape(-1, rows * size, columns * size, windows.shape[-1])
     return x[:, :height, :width]
+
+
+def count_windows(side: int, size: int) -> int:
+    """Return how many windows cover a side."""
+    # Not -(-side // size): an exported graph divides towards zero.
+    return (side + size - 1) // size

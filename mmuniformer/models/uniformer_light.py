@@ -121,5 +121,5 @@ class UniFormerLight(StagedBackbone):
     def enter_stage(self, x: Tensor, state: TokenState | None) -> TokenState:
         """Return the class token at the width of the stage, and the score so far."""
         if state is None:
-            return TokenState(self.cls_token.expand(len(x), -1, -1), None)
+            return TokenState(self.cls_token.expand(x.shape[0], -1, -1), None)
         return state._replace(cls_token=self.cls_upsample(state.cls_token))
