@@ -6,17 +6,20 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import importlib
 import importlib.abc
 import importlib.machinery
 import pickle
 import sys
 import types
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import CheckpointLoader
+from mmengine.registry import RUNNERS
+from mmengine.runner import CheckpointLoader, Runner
 from mmengine.utils import digit_version
 
 from mmuniformer.weight_files import load_state_dict_file
@@ -31,6 +34,7 @@ def apply() -> None:
     """Apply every fix; doing it again changes nothing."""
     allow_training_checkpoints()
     load_web_files_as_weights_only()
+    build_the_runner_that_is_named()
     stand_in_for_torchvision()
 
 
@@ -102,6 +106,25 @@ def load_web_files_as_weights_only() -> None:
 def _load_web_file(filename: str, map_location: object = None, **_: object) -> dict:
     """Read a checkpoint at an address, in the signature that mmengine calls."""
     return load_state_dict_file(filename, map_location)
+
+
+def build_the_runner_that_is_named() -> None:
+    """Let ``Runner.from_cfg`` heed a config's ``runner_type``.
+
+    Symptom: ``mim train mmpose`` runs mmengine's own Runner whatever the config says. mmdet's and
+    mmseg's scripts look for ``runner_type``, mmpose's do not.
+    """
+    original = Runner.from_cfg.__func__
+    if hasattr(original, '__wrapped__'):  # was here before
+        return
+
+    @functools.wraps(original)
+    def from_cfg(cls: type[Runner], cfg: Mapping) -> Runner:
+        if cls is Runner and cfg.get('runner_type', 'Runner') != 'Runner':
+            return RUNNERS.build(cfg)
+        return original(cls, cfg)
+
+    Runner.from_cfg = classmethod(from_cfg)
 
 
 def stand_in_for_torchvision() -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.logging import print_log
-from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmuniformer.checked_runner import check_weights
@@ -109,7 +108,7 @@ def _train(options: argparse.Namespace) -> None:
         cfg.resume = True
         cfg.load_from = None if options.resume == 'auto' else options.resume
         check_weights(cfg.load_from)
-    _build(cfg).train()
+    Runner.from_cfg(cfg).train()
 
 
 def _test(options: argparse.Namespace) -> None:
@@ -122,7 +121,7 @@ def _test(options: argparse.Namespace) -> None:
         _augment(cfg, options.config)
     if options.out:
         _dump_into(cfg, options.out)
-    _build(cfg).test()
+    Runner.from_cfg(cfg).test()
 
 
 def _load(options: argparse.Namespace) -> Config:
@@ -201,7 +200,3 @@ def _dump_into(cfg: Config, path: str) -> None:
     metrics = cfg.test_evaluator
     metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
     cfg.test_evaluator = [*metrics, dict(type=dump, out_file_path=path)]
-
-
-def _build(cfg: Config) -> Runner:
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
@@ -39,7 +38,6 @@ def built(monkeypatch, tmp_path):
             configs.append('test')
 
     monkeypatch.setattr(runner, 'Runner', Runner)
-    monkeypatch.setattr(runner, 'RUNNERS', SimpleNamespace(build=Runner))
     monkeypatch.delenv('LOCAL_RANK', raising=False)
     monkeypatch.chdir(tmp_path)
     return configs
@@ -187,9 +185,7 @@ def test_missing_config_names_its_relatives(built, capsys):
 
 
 def test_missing_checkpoint_is_named(built, config, capsys):
-    assert 'gone.pth does not exist' in refused(
-        capsys, runner.run_evaluation, config(), 'gone.pth'
-    )
+    assert 'gone.pth does not exist' in refused(capsys, runner.run_evaluation, config(), 'gone.pth')
     assert 'gone.pth' in refused(capsys, runner.run_training, config(), '--resume', 'gone.pth')
 
 
@@ -254,7 +250,7 @@ def test_missing_data_is_named_with_the_way_out(built, config, capsys, monkeypat
     def fail(cfg):
         Path('data/annotations.json').read_text()
 
-    monkeypatch.setattr(runner, '_build', fail)
+    monkeypatch.setattr(runner.Runner, 'from_cfg', fail)
     message = refused(capsys, runner.run_training, config())
     assert 'data/annotations.json' in message
     assert 'train_dataloader.dataset.data_root' in message
@@ -264,7 +260,7 @@ def test_other_errors_are_not_hidden(built, config, monkeypatch):
     def fail(cfg):
         raise KeyError('a bug')
 
-    monkeypatch.setattr(runner, '_build', fail)
+    monkeypatch.setattr(runner.Runner, 'from_cfg', fail)
     with pytest.raises(KeyError):
         runner.run_training([config()])
 
