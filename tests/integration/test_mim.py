@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
+
+from mmuniformer.paths import find_config
 
 CONFIG = 'td-hm_uniformer-nano_toy-128x96.py'
 
@@ -35,14 +38,14 @@ def workplace(toy_root, tmp_path_factory):
     return folder
 
 
-def mim(folder, *arguments):
+def mim(folder, *arguments, status=0):
     command = [Path(sys.executable).with_name('mim'), *arguments]
     environment = {**os.environ, 'OMP_NUM_THREADS': '2', 'COLUMNS': '200'}
     done = subprocess.run(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     output = done.stdout.decode(errors='replace')
-    assert done.returncode == 0, output[-3000:]
+    assert done.returncode == status, output[-3000:]
     return output
 
 
@@ -60,10 +63,35 @@ def trained(workplace):
 
 
 @pytest.mark.slow
-def test_search_finds_models_by_name(workplace):
-    found = mim(workplace, 'search', 'mmuniformer', '--model', 'uniformer')
-    assert 'mask-rcnn_uniformer-small-h14_fpn_amp-1x_coco' in found
-    assert 'config' in found
+@pytest.mark.parametrize(
+    ('collection', 'config'),
+    [
+        ('UniFormer', 'mask-rcnn_uniformer-small-h14_fpn_amp-1x_coco'),
+        ('UniFormer-Light', 'fpn_uniformer-light-xxs_8xb4-80k_ade20k-512x512'),
+    ],
+)
+def test_search_finds_models_by_their_collection(workplace, collection, config):
+    found = mim(workplace, 'search', 'mmuniformer', '--model', collection)
+    assert f'config id: {config}\n' in found
+    assert ('light' in found) == (collection == 'UniFormer-Light')
+
+
+def test_download_gives_weights_and_config_of_a_published_pose_model(tmp_path):
+    """The weights lie there already, so that nothing is fetched."""
+    download = pytest.importorskip('mim.commands.download').download
+    name = 'td-hm_uniformer-small_8xb128-210e_coco-256x192'
+    weights = 'top_down_256x192_global_small-d4a7fdac_20230724.pth'
+    (tmp_path / weights).touch()
+    assert download('mmuniformer', [name], str(tmp_path)) == [weights]
+    dumped = Config.fromfile(tmp_path / f'{name}.py')
+    assert dumped.model.backbone == Config.fromfile(find_config(name)).model.backbone
+
+
+def test_download_of_a_model_without_an_address_ends_as_the_readme_says(tmp_path, repository):
+    download = pytest.importorskip('mim.commands.download').download
+    with pytest.raises(AttributeError) as caught:
+        download('mmuniformer', ['mask-rcnn_uniformer-small-h14_fpn_amp-1x_coco'], str(tmp_path))
+    assert str(caught.value) in ' '.join((repository / 'README.md').read_text().split())
 
 
 @pytest.mark.slow
@@ -87,3 +115,16 @@ def test_training_resumes_from_its_checkpoint(trained, workplace):
     """The checkpoint holds the training history, which torch reloads with its check on."""
     assert 'resumed epoch: 1' in train(workplace, 2, '--resume')
     assert (workplace / 'run' / 'epoch_2.pth').is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('package', ['mmuniformer', 'mmpose'])
+def test_reason_stands_above_the_traceback_of_mim(workplace, package):
+    config = str(find_config(CONFIG))
+    command = ['test', package, config, '--checkpoint', 'gone.pth', '--work-dir', 'missing']
+    said = mim(workplace, *command, status=1).splitlines()
+    reason = 'checkpoint gone.pth does not exist: correct the path'
+    kind = 'Error' if package == 'mmuniformer' else 'mmuniformer.errors.CheckpointError'
+    at = said.index(f'{kind}: {reason}')
+    assert said[at + 1].startswith('Traceback')
+    assert 'CalledProcessError' in said[-1]

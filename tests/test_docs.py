@@ -1,0 +1,75 @@
+"""The guides name files, configs, commands and options that exist, and hold no unfilled place."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mmuniformer import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+SKIPPED = ('.venv', 'build', '.git', 'work_dirs', 'data', 'predictions')
+PAGES = sorted(
+    path for path in ROOT.rglob('*.md') if path.relative_to(ROOT).parts[0] not in SKIPPED
+)
+each_page = pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+PLACEHOLDER = re.compile(r'@[A-Z_]+@|PLACEHOLDER|TODO|FIXME|_EPOCHS\b|XXX|\?\?\?')
+MODEL_NAME = re.compile(r'\b(?:cascade-mask-rcnn|mask-rcnn|fpn|upernet|td-hm)_uniformer[\w-]+')
+CONFIGS = [path.stem for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts]
+
+
+def prose(page):
+    """A page with its code lines joined where a backslash continues them."""
+    return re.sub(r'\\\n\s*', ' ', page.read_text())
+
+
+def test_pages_are_found():
+    names = {str(page.relative_to(ROOT)) for page in PAGES}
+    assert {'README.md', 'docs/pose.md', 'configs/seg/README.md', 'CHANGELOG.md'} <= names
+
+
+@each_page
+def test_no_place_is_left_to_be_filled(page):
+    assert not PLACEHOLDER.findall(page.read_text())
+
+
+@pytest.mark.parametrize('text', ['@SCORE@', 'TODO', 'epoch_N_EPOCHS', 'a PLACEHOLDER'])
+def test_places_to_be_filled_are_recognised(text):
+    assert PLACEHOLDER.search(text)
+
+
+@each_page
+def test_links_lead_somewhere(page):
+    for target in re.findall(r'\]\(([^)\s]+)\)', page.read_text()):
+        if '://' not in target and not target.startswith('#'):
+            assert (page.parent / target.partition('#')[0]).exists(), target
+
+
+@each_page
+def test_configs_exist(page):
+    for name in MODEL_NAME.findall(page.read_text()):
+        # Rows of test layouts, and names that are cut off with an ellipsis.
+        stem = name.partition('_test-')[0].rstrip('-')
+        assert any(config.startswith(stem) for config in CONFIGS), name
+
+
+def command_lines():
+    """Every ``mmuniformer`` command line of the guides, as ``page: words``."""
+    for page in PAGES:
+        for line in re.findall(r'(?m)(?:^|`|\$ )\s*(mmuniformer [^`\n]+)', prose(page)):
+            yield pytest.param(line.split()[1:], id=f'{page.name}: {line[:60]}')
+
+
+@pytest.mark.parametrize('words', list(command_lines()))
+def test_commands_and_their_options_exist(words):
+    known = cli.LazyGroup.get_command(cli.group, None, words[0])
+    if words[0].startswith('-'):
+        known = cli.group
+    assert known is not None, words[0]
+    if words[1:] and words[1] in getattr(known, 'commands', ()):
+        known = known.commands[words[1]]
+    options = {name for parameter in known.params for name in parameter.opts}
+    written = {word.partition('=')[0] for word in words if word.startswith('--')}
+    assert written <= options | {'--help'}
