@@ -11,7 +11,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmuniformer.datasets.annotations import check_dataset
+from mmuniformer.checkpoints import unwrapped
+from mmuniformer.datasets.annotations import check_dataset, check_outputs
 from mmuniformer.errors import CheckpointError, UserError
 from mmuniformer.registry import RUNNERS
 from mmuniformer.weight_files import fetch, load_state_dict_file
@@ -61,6 +62,7 @@ class CheckedRunner(Runner):
             loader = getattr(self, f'_{split}_dataloader')
             if isinstance(loader, Mapping):
                 check_dataset(loader['dataset'])
+                check_outputs(loader['dataset'], unwrapped(self.model))
             check_evaluator(split, getattr(self, f'_{split}_evaluator', None))
 
     @staticmethod

@@ -1,11 +1,12 @@
 """Annotation files that can't be used are named, with the way out, before anything runs."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
-from mmuniformer.datasets.annotations import check_dataset
+from mmuniformer.datasets.annotations import check_dataset, check_outputs
 from mmuniformer.errors import UserError
 
 
@@ -155,6 +156,28 @@ def test_masks_are_asked_for_where_the_pipeline_reads_them(data):
     check_dataset(cfg | masks)
 
 
+NOTHING = {
+    'thin': dict(bbox=[3, 3, 0.5, 9]),
+    'flat': dict(bbox=[3, 3, 9, 0]),
+    'turned inside out': dict(bbox=[3, 3, -9, 9]),
+    'no area': dict(area=0),
+    'crowd': dict(iscrowd=1),
+}
+
+
+@pytest.mark.parametrize('kind', NOTHING)
+def test_data_with_nothing_to_learn_are_named(data, kind):
+    folder, content, cfg = data
+    changed = but_first(content, 'annotations', **NOTHING[kind])
+    write(folder, changed)
+    with pytest.raises(UserError, match=r'a\.json has nothing to learn'):
+        check_dataset(cfg)
+    check_dataset(cfg | dict(test_mode=True))
+    changed['annotations'] += content['annotations']
+    write(folder, changed)
+    check_dataset(cfg)
+
+
 @pytest.fixture
 def people(data):
     """The same image with one person of two key points, for MMPose."""
@@ -207,6 +230,17 @@ def test_another_number_of_key_points_is_named(people):
     write(folder, content)
     with pytest.raises(UserError, match=r'annotation 5 has 6 numbers .*CocoDataset 17 key points'):
         check_dataset(cfg | dict(type='mmpose.CocoDataset', metainfo=None))
+
+
+@pytest.mark.parametrize('outputs', [17, 5])
+def test_another_number_of_outputs_is_named(outputs):
+    pytest.importorskip('mmpose.datasets')
+    model = SimpleNamespace(head=SimpleNamespace(out_channels=outputs))
+    cfg = dict(dataset=dict(type='mmpose.CocoDataset', data_mode='topdown'))
+    if outputs == 17:
+        return check_outputs(cfg, model)
+    with pytest.raises(UserError, match=r'17 key points and model\.head\.out_channels is 5'):
+        check_outputs(cfg, model)
 
 
 def test_folders_of_images_are_checked_as_the_data_set_names_them(tmp_path):

@@ -17,6 +17,7 @@ from mmuniformer.datasets.checks import (
     check_image_folder,
     check_label_file,
     check_labels,
+    check_names,
     find_head,
 )
 from mmuniformer.errors import UserError
@@ -135,6 +136,17 @@ def test_labels_beyond_the_classes_are_named(values, named):
         check_labels(torch.tensor([values]), 3, 255, 'a.png')
     assert 'a.png' in str(error.value)
     assert '0 to 2' in str(error.value)
+
+
+@pytest.mark.parametrize('count', [2, 4])
+def test_names_for_another_number_of_classes_stop_the_run(count):
+    dataset = types.SimpleNamespace(metainfo={'classes': tuple('abcd'[:count])})
+    with pytest.raises(UserError, match=rf'names {count} classes \(a, b.* tell 3 apart'):
+        check_names(dataset, segmentor().decode_head)
+    dataset.metainfo['classes'] = tuple('abc')
+    check_names(dataset, segmentor().decode_head)
+    dataset.metainfo.pop('classes')
+    check_names(dataset, segmentor().decode_head)
 
 
 class Sample(dict):

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from mmuniformer.datasets.checks import check_image_folder
 from mmuniformer.datasets.types import dataset_meta, default_classes
 from mmuniformer.errors import UserError
@@ -61,6 +63,8 @@ def check_coco(dataset: Mapping[str, Any]) -> None:
         masks = any(step.get('with_mask') for step in dataset.get('pipeline') or ())
         fields = ('bbox', 'area') + ('segmentation',) * masks
         check_fields(path, 'annotations', content['annotations'], fields)
+        if not dataset.get('test_mode'):
+            check_boxes(path, content)
     prefix = (dataset.get('data_prefix') or {}).get('img', '')
     check_images(path, content['images'], root / prefix)
 
@@ -175,6 +179,22 @@ def check_categories(path: Path, content: Mapping[str, Any], classes: tuple[str,
         )
 
 
+def check_boxes(path: Path, content: Mapping[str, Any]) -> None:
+    """Refuse training data that mmdet would take for images of nothing.
+
+    Raises:
+        UserError: No annotation has a box of at least a pixel a side and an area.
+    """
+    if not any(
+        min(entry['bbox'][2:]) >= 1 and entry['area'] > 0 and not entry.get('iscrowd')
+        for entry in content['annotations']
+    ):
+        raise UserError(
+            f'{path} has nothing to learn: no annotation has a box of at least a pixel a side, an '
+            '`area` above 0, and is no crowd'
+        )
+
+
 def check_people(path: Path, content: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
     """Refuse key point data without a person to crop.
 
@@ -204,6 +224,23 @@ def check_people(path: Path, content: Mapping[str, Any], dataset: Mapping[str, A
                 f'`keypoints`, and {dataset["type"]} {count} key points of three numbers each (x, '
                 'y, visibility): choose the dataset.type of your key points'
             )
+
+
+def check_outputs(cfg: Mapping[str, Any], model: nn.Module) -> None:
+    """Refuse key point data of another number of key points than a pose estimator predicts.
+
+    Raises:
+        UserError: Names both numbers.
+    """
+    outputs = getattr(getattr(model, 'head', None), 'out_channels', None)
+    for dataset in nested(cfg):
+        if outputs and 'data_mode' in dataset and 'type' in dataset:
+            count = dataset_meta(dataset).get('num_keypoints')
+            if count != outputs:
+                raise UserError(
+                    f'{dataset["type"]} has {count} key points and model.head.out_channels is '
+                    f'{outputs}: make them equal'
+                )
 
 
 def can_be_cropped(person: Mapping[str, Any]) -> bool:

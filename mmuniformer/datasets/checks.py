@@ -104,6 +104,21 @@ def check_labels(labels: Tensor, num_classes: int, ignore_index: int, file: str)
         )
 
 
+def check_names(dataset: Any, head: nn.Module) -> None:
+    """Refuse a data set that names other than as many classes as the model tells apart.
+
+    Raises:
+        UserError: The metrics would leave the others out without a word.
+    """
+    names = dataset.metainfo.get('classes')
+    if names and len(names) != head.num_classes:
+        raise UserError(
+            f'{type(dataset).__name__} names {len(names)} classes ({", ".join(names[:3])}, ...), '
+            f'and the heads tell {head.num_classes} apart: set num_classes of '
+            'model.decode_head (and model.auxiliary_head), or dataset.metainfo.classes'
+        )
+
+
 def check_files(dataset: Any) -> None:
     """Refuse a data set whose first files are no label maps (``check_label_file``)."""
     for index in range(min(len(dataset), FILES_CHECKED)):
@@ -143,9 +158,10 @@ def flat(samples: Sequence[Any]) -> list[Any]:
 class MaskGuardHook(Hook):
     """Stop a segmentation run on label maps that would silently spoil it.
 
-    Before a run the first files of each data set are checked (``check_label_file``), then the
-    labels of each batch (``check_labels``). Metrics leave labels beyond the classes out without a
-    word, and the loss dies on them deep inside, on a GPU without naming anything.
+    Before a run the number of classes (``check_names``) and the first files of each data set
+    (``check_label_file``) are checked, then the labels of each batch (``check_labels``). Metrics
+    leave labels beyond the classes out without a word, and the loss dies on them deep inside, on a
+    GPU without naming anything.
 
     Example:
         >>> custom_hooks = [dict(type='mmuniformer.MaskGuardHook')]
@@ -153,8 +169,11 @@ class MaskGuardHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Check the data sets of the loops that are built."""
+        head = find_head(runner.model)
         for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
             if isinstance(loop, BaseLoop):
+                if head is not None:
+                    check_names(loop.dataloader.dataset, head)
                 check_files(loop.dataloader.dataset)
 
     def before_train_iter(
