@@ -56,9 +56,10 @@ def check_label_file(label_map: str | Path, image: str | Path) -> None:
 
     try:
         with Image.open(label_map) as labels:
+            labels.load()
             mode, size = labels.mode, labels.size
         with Image.open(image) as picture:
-            picture = ImageOps.exif_transpose(picture)
+            picture = ImageOps.exif_transpose(picture)  # decodes it
             image_size = picture.size
     except FileNotFoundError as error:
         raise UserError(
