@@ -9,6 +9,7 @@ import click
 from mmengine.config import Config
 
 from mmuniformer.benchmark_command import config_of, options, own_layouts, run_benchmark
+from mmuniformer.benchmark_page import page
 from mmuniformer.benchmark_seg import seg
 from mmuniformer.loading import ConfigCommand, load_config
 from mmuniformer.models.arch import UNIFORMER, UNIFORMER_LIGHT
@@ -23,6 +24,7 @@ def command() -> None:
 
 
 command.add_command(seg)
+command.add_command(page)
 
 
 def backbone_config(name: str, cfg_options: dict[str, Any]) -> Config:

@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.registry import MODELS
+from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
 from mmuniformer.benchmark_samples import SAMPLES
-from mmuniformer.loading import build_model
+from mmuniformer.loading import build_model, scope_of
 from mmuniformer.profiles import INFERENCE, TRAINING, Profile
 
 SEED = 0
@@ -55,23 +57,25 @@ class Case:
     published: str = ''
     """Accuracy that others state for it, and who."""
 
-    def runnable(self, task: str) -> Config:
-        """Return the config of what is run for a task."""
-        if task != 'backbone':
-            return self.cfg
-        scope = self.cfg.get('default_scope')
-        return Config({'default_scope': scope, 'model': self.cfg.model.backbone})
-
 
 def build(case: Case, settings: Settings) -> nn.Module:
-    """Build a case's model: with the same weights in every profile."""
+    """Build what is run of a case: with the same weights in every profile."""
+    cfg = case.cfg
+    import_modules_from_strings(**cfg.get('custom_imports', {'imports': []}))
     torch.manual_seed(SEED)
-    checkpoint = settings.checkpoint if case.profile else None
     with quiet():
-        model = build_model(case.runnable(settings.task), checkpoint, settings.device)
+        if settings.task == 'backbone':
+            with scope_of(cfg):
+                model = MODELS.build(cfg.model.backbone).to(settings.device)
+        else:
+            checkpoint = settings.checkpoint if case.profile else None
+            model = build_model(cfg, checkpoint, settings.device)
     if case.profile:
-        case.profile.prepare(model, settings.mode)
-    return model.train(settings.mode == TRAINING)
+        # BatchNorm can be folded in evaluation only.
+        case.profile.prepare(model.eval(), settings.mode)
+    # Not chained: some backbones of the frameworks return nothing.
+    model.train(settings.mode == TRAINING)
+    return model
 
 
 def make_inputs(

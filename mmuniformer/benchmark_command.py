@@ -15,6 +15,7 @@ from rich.measure import Measurement
 
 from mmuniformer.benchmark_cases import Case, Settings
 from mmuniformer.benchmark_report import make_record, output_files, render, write
+from mmuniformer.benchmark_rivals import published_of_ours, rival_cases
 from mmuniformer.benchmark_run import Scorer, measure_cases, no_scores
 from mmuniformer.complexity import layout, published_shape
 from mmuniformer.errors import UserError
@@ -56,6 +57,9 @@ OPTIONS = (
         help='Timed rounds; 0 measures memory and FLOPs alone.',
     ),
     click.option('--device', help='Like cpu or cuda:0.  [default: cuda if there is one]'),
+    click.option(
+        '--against', is_flag=True, help='Also Swin-T, ConvNeXt-T and ResNet-50, at equal head.'
+    ),
     click.option('--json', 'as_json', is_flag=True, help='Print JSON instead of a table.'),
     click.option(
         '--out',
@@ -96,10 +100,18 @@ def own_layouts(cfg: Config, names: str | None) -> list[Layout]:
     return layouts_of(cfg, names)
 
 
-def make_cases(cfg: Config, layouts: Sequence[Layout], profiles: Sequence[Profile]) -> list[Case]:
-    """Return a case for each layout and profile."""
+def make_cases(
+    task: str, name: str, cfg: Config, layouts: Sequence[Layout], profiles: Sequence[Profile]
+) -> list[Case]:
+    """Return a case for each layout and profile of the config with a name."""
     return [
-        Case(profile.name, profile.in_config(layout.in_config(cfg)), layout.name, profile)
+        Case(
+            profile.name,
+            profile.in_config(layout.in_config(cfg)),
+            layout.name,
+            profile,
+            '' if task == 'backbone' else published_of_ours(name, layout.name),
+        )
         for layout in layouts
         for profile in profiles
     ]
@@ -109,7 +121,7 @@ def run_benchmark(
     task: str, name: str, cfg: Config, checkpoint: str | None, layouts: Sequence[Layout],
     score: Scorer = no_scores, *, profiles: str | None, train: bool,
     shapes: Sequence[tuple[int, int]], batch_size: int, repeats: int, device: str | None,
-    as_json: bool, out: Path | None, force: bool,
+    against: bool, as_json: bool, out: Path | None, force: bool,
 ) -> None:  # fmt: skip
     """Measure a config's model in layouts and profiles; write the figures and show them.
 
@@ -131,9 +143,12 @@ def run_benchmark(
     files = output_files(out or Path('work_dirs') / settings.config / 'benchmark', force)
     console = Console(stderr=as_json)
     with scope_of(cfg):
-        cases = make_cases(cfg, layouts, chosen)
+        cases, absent = make_cases(task, name, cfg, layouts, chosen), []
+        if against:
+            others, absent = rival_cases(cfg, name)
+            cases += others
         rows, rates = measure_cases(cases, settings, console, score)
-    record = make_record(rows, settings, rates)
+    record = make_record([*rows, *absent], settings, rates)
     write(record, files)
     if as_json:
         click.echo(files[0].read_text(encoding='utf-8'), nl=False)

@@ -78,10 +78,11 @@ class Row:
             }
         cells |= {
             'peak memory (MB)': round(self.memory.growth / measure.MEGABYTE, 1),
-            'whole peak (MB)': round(self.memory.peak / measure.MEGABYTE, 1),
             'FLOPs (G)': round(self.flops / 1e9, 3),
             'params (M)': round(self.params / 1e6, 3),
         }
+        if self.memory.whole is not None:
+            cells['whole process (MB)'] = round(self.memory.whole / measure.MEGABYTE, 1)
         if reference:
             cells['memory / plain'] = round(self.memory.growth / reference.memory.growth, 3)
             if self.latency:
@@ -132,6 +133,7 @@ COLUMNS = (
     ('x floor', 'times the floor', '{:.2f}', None),
     ('peak MB', 'peak memory (MB)', '{:.0f}', None),
     ('of plain', 'memory / plain', '{:.2f}', None),
+    ('whole MB', 'whole process (MB)', '{:.0f}', None),
     ('GFLOPs', 'FLOPs (G)', '{:.4g}', None),
     ('params (M)', 'params (M)', '{:.2f}', 'params (M)'),
     ('difference', 'relative difference', '{:.0e}', None),
@@ -174,8 +176,8 @@ def caption(record: Mapping[str, Any]) -> str:
     if settings['repeats']:
         parts.append(f'Times: median of {settings["repeats"]} in turn.')
         parts.append(f'Floor: multiply-adds at the pace of a matrix product ({rates} a second).')
-    holder = 'resident set of a fresh process' if on_cpu else "GPU allocator's"
-    parts.append(f'Peak memory: {holder}, beyond what it held before the call.')
+    holder = 'a fresh process' if on_cpu else "the GPU's allocator"
+    parts.append(f'Peak memory: of {holder}, beyond what it held before the call.')
     parts.append('FLOPs: multiply-adds of one image forward.')
     if any('relative difference' in row for row in record['rows']):
         parts.append("Difference: largest to plain's outputs, over the largest output.")

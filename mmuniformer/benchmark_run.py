@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from torch import Tensor, nn
@@ -22,7 +25,8 @@ from mmuniformer.benchmark_cases import (
     quiet,
 )
 from mmuniformer.benchmark_report import REFERENCE, Row
-from mmuniformer.complexity import complexity
+from mmuniformer.complexity import complexity, count_model, count_params
+from mmuniformer.profiles import INFERENCE
 
 Tracker = Callable[[str, int], Callable[[], None]]
 """Given a name and a number of steps, returns what to call after each step."""
@@ -76,7 +80,7 @@ def measure_cases(
                 memory = measure.peak_memory_on_gpu(call, device)
             else:
                 memory = measure.peak_memory_on_cpu(prepare_call, case, settings, shape)
-            counted = complexity(case.runnable(settings.task), shape)
+            params, flops = count(case, settings, shape)
             rows.append(
                 Row(
                     case.name,
@@ -84,8 +88,8 @@ def measure_cases(
                     shape,
                     settings.batch_size,
                     settings.mode,
-                    counted.params,
-                    counted.flops,
+                    params,
+                    flops,
                     memory,
                     timings.get((index, shape)),
                     rates.get(type_of(case)),
@@ -96,6 +100,21 @@ def measure_cases(
             )
             done()
     return rows, rates
+
+
+def count(case: Case, settings: Settings, shape: tuple[int, int]) -> tuple[int, int]:
+    """Return parameters and multiply-adds of one image."""
+    bare = settings.task == 'backbone'
+    if case.profile:
+        counted = complexity(
+            Config({'model': case.cfg.model.backbone}) if bare else case.cfg, shape
+        )
+        return counted.params, counted.flops
+    # Not all networks can be built without memory, as ``complexity`` does it.
+    model = build(case, replace(settings, device='cpu', mode=INFERENCE)).to('meta')
+    whole = SimpleNamespace(backbone=model) if bare else model
+    parts = tuple(count_model(whole, torch.empty(1, 3, *shape, device='meta')))
+    return count_params(model), sum(part.flops for part in parts)
 
 
 def type_of(case: Case) -> str:

@@ -80,29 +80,25 @@ def synchronize(device: torch.device) -> None:
 
 
 class Memory(NamedTuple):
-    """Bytes: what was held before a call, and the most during it, that included."""
+    """Bytes that a call needs beyond what was held before it, and the most of the whole process."""
 
-    before: int
-    peak: int
-
-    @property
-    def growth(self) -> int:
-        """What the call needed beyond what was there: weights and inputs are not counted."""
-        return self.peak - self.before
+    growth: int
+    whole: int | None
+    """None where more is held than the call's own model and inputs."""
 
 
 def peak_memory_on_gpu(call: Callable[[], Any], device: torch.device) -> Memory:
-    """Return what the allocator held before and, at most, during a call."""
+    """Return how much more the allocator held, at most, during a call than before."""
     synchronize(device)
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     call()
     synchronize(device)
-    return Memory(before, torch.cuda.max_memory_allocated(device))
+    return Memory(torch.cuda.max_memory_allocated(device) - before, None)
 
 
 def peak_memory_on_cpu(prepare: Callable[..., Callable[[], Any]], *args: Any) -> Memory:
-    """Return the resident set of a fresh process before and, at most, during a call.
+    """Return how far the resident set of a fresh process grows during a call, and its peak.
 
     Args:
         prepare: Function of a module; with ``args`` it returns the call. Its own peak, like that
@@ -123,7 +119,8 @@ def _prepare_and_measure(
         Path('/proc/self/clear_refs').write_text('5')  # the peak starts anew from here
     before = _peak_resident_set()
     call()
-    return Memory(before, _peak_resident_set())
+    peak = _peak_resident_set()
+    return Memory(peak - before, peak)
 
 
 def _release_freed_memory() -> None:

@@ -43,8 +43,7 @@ class Profile:
         return cfg
 
     def prepare(self, model: nn.Module, mode: str) -> None:
-        """Bring a model, built from the profile's config, into the profile's form and a mode."""
-        model.train(mode == TRAINING)
+        """Bring a model in evaluation, built from the profile's config, into the profile's form."""
         backbone = find_backbone(model)[1]
         if self.deploy and mode == INFERENCE:
             backbone.switch_to_deploy()
