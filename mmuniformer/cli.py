@@ -41,6 +41,9 @@ COMMANDS = {
     'complexity': Entry(
         'mmuniformer.complexity:command', 'Count parameters and FLOPs, attention included.'
     ),
+    'export': Entry(
+        'mmuniformer.export.command:command', 'Write ONNX and torch.export files, checked.'
+    ),
     'convert': Entry(
         'mmuniformer.convert:command', 'Rewrite released weights into clean files, and back.'
     ),

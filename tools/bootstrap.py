@@ -54,7 +54,8 @@ STEPS = (
         'libraries',
         (
             *('addict', 'click', 'colorama', 'ftfy', 'json-tricks', 'matplotlib', 'model-index'),
-            *('munkres', 'opencv-python-headless', 'pandas', 'pillow', 'prettytable'),
+            *('munkres', 'onnx', 'onnxruntime', 'onnxscript', 'opencv-python-headless', 'pandas'),
+            *('pillow', 'prettytable'),
             *('pycocotools', 'PyYAML', 'regex', 'requests', 'rich', 'scipy', 'shapely', 'six'),
             *('tabulate', 'tensorboard', 'termcolor', 'terminaltables', 'tqdm', 'yapf'),
             *('pytest', 'ruff'),
