@@ -42,7 +42,7 @@ class Row:
     memory: measure.Memory
     latency: measure.Timing | None = None
     rate: float | None = None
-    """Multiply-adds a second of a matrix product in the row's type."""
+    """Multiply-adds a second of a matrix product in the row's type; None where they don't apply."""
     difference: tuple[float, float] | None = None
     """Largest difference of an output to the plain profile's: absolute; over the largest output."""
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -73,9 +73,10 @@ class Row:
                 'spread (%)': round(self.latency.spread * 100, 1),
                 'images/s': round(self.batch_size / seconds, 3),
                 'ns/pixel': round(seconds * 1e9 / pixels, 1),
-                'floor (ms)': round(self.floor * 1e3, 2),
-                'times the floor': round(seconds / self.floor, 3),
             }
+            if self.rate:
+                cells['floor (ms)'] = round(self.floor * 1e3, 2)
+                cells['times the floor'] = round(seconds / self.floor, 3)
         cells |= {
             'peak memory (MB)': round(self.memory.growth / measure.MEGABYTE, 1),
             'FLOPs (G)': round(self.flops / 1e9, 3),

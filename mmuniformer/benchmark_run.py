@@ -26,7 +26,7 @@ from mmuniformer.benchmark_cases import (
 )
 from mmuniformer.benchmark_report import REFERENCE, Row
 from mmuniformer.complexity import complexity, count_model, count_params
-from mmuniformer.profiles import INFERENCE
+from mmuniformer.profiles import INFERENCE, TRAINING
 
 Tracker = Callable[[str, int], Callable[[], None]]
 """Given a name and a number of steps, returns what to call after each step."""
@@ -72,6 +72,8 @@ def measure_cases(
             timings, rates = time_cases(cases, models, settings, track)
         places = list(itertools.product(settings.shapes, range(len(cases))))
         done = track('memory and FLOPs', len(places))
+        # A detector trains on fewer boxes than FLOPs are counted for.
+        has_floor = (settings.task, settings.mode) != ('det', TRAINING)
         rows = []
         for shape, index in places:
             case = cases[index]
@@ -92,7 +94,7 @@ def measure_cases(
                     flops,
                     memory,
                     timings.get((index, shape)),
-                    rates.get(type_of(case)),
+                    rates.get(type_of(case)) if has_floor else None,
                     differences.get((index, shape)),
                     scores[index],
                     case.published,

@@ -41,11 +41,18 @@ def test_spread_is_a_share_of_the_median():
 @pytest.mark.slow
 def test_peak_memory_is_that_of_the_call():
     megabytes = 300
-    small, large = (
-        measure.peak_memory_on_cpu(functools.partial, operator.mul, b'x', size * measure.MEGABYTE)
-        for size in (1, megabytes)
+    memory = measure.peak_memory_on_cpu(
+        functools.partial, operator.mul, b'x', megabytes * measure.MEGABYTE
     )
-    assert (large - small) / measure.MEGABYTE == pytest.approx(megabytes - 1, abs=20)
+    assert memory.growth / measure.MEGABYTE == pytest.approx(megabytes, abs=20)
+    assert memory.whole > memory.growth
+
+
+def test_the_floor_is_that_of_a_matrix_product():
+    call, work = measure.matrix_product(CPU, torch.bfloat16)
+    product = call()
+    assert product.dtype == torch.bfloat16
+    assert work == len(product) ** 3
 
 
 def test_machine_can_be_written_as_json():
@@ -173,19 +180,20 @@ def test_layouts_side_by_side(tmp_path, checkpoint, toy_root):
 
     out = tmp_path / 'out'
     result = benchmark(
-        TOY, checkpoint, '--layouts', 'global,w4', '--shape', 128, 160, '--repeats', 2,
-        '--device', 'cpu', '--out', out, *data_at(toy_root / 'ade'),
+        TOY, checkpoint, '--layouts', 'global,w4', '--profiles', 'fused,bf16', '--shape', 128, 160,
+        '--repeats', 2, '--device', 'cpu', '--out', out, *data_at(toy_root / 'ade'),
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert 'global' in result.output
     assert 'benchmark.json' in result.output.replace('\n', '')
 
     record = json.loads((out / 'benchmark.json').read_text())
-    assert record['settings']['shape'] == [128, 160]
+    assert record['settings']['shapes'] == [[128, 160]]
     assert record['settings']['checkpoint'] == str(checkpoint)
     assert record['machine']['versions']['torch']
-    rows = record['layouts']
-    assert [row['layout'] for row in rows] == ['global', 'w4']
+    rows = record['rows']
+    assert [row['layout'] for row in rows] == ['global', 'global', 'w4', 'w4']
+    assert [row['profile'] for row in rows] == ['fused', 'bf16'] * 2
     with (out / 'benchmark.csv').open() as file:
         assert [row['FLOPs (G)'] for row in csv.DictReader(file)] == [
             str(row['FLOPs (G)']) for row in rows
@@ -198,9 +206,9 @@ def test_layouts_side_by_side(tmp_path, checkpoint, toy_root):
         assert 0 <= row['mIoU'] <= row['aAcc'] <= 100
         assert row['fastest (ms)'] <= row['latency (ms)'] <= row['slowest (ms)']
         assert row['images/s'] == pytest.approx(1e3 / row['latency (ms)'], rel=0.01)
-        assert row['peak memory (MB)'] > 100
-    assert rows[0]['FLOPs (G)'] != rows[1]['FLOPs (G)']
-    assert any(rows[0][name] != rows[1][name] for name in ('mIoU', 'mAcc', 'aAcc'))
+        assert row['whole process (MB)'] > row['peak memory (MB)'] + 100
+    assert rows[0]['FLOPs (G)'] != rows[2]['FLOPs (G)']
+    assert any(rows[0][name] != rows[2][name] for name in ('mIoU', 'mAcc', 'aAcc'))
 
 
 @pytest.mark.slow
