@@ -11,6 +11,8 @@ from torch import Tensor
 
 # CUDA's fused kernels put the batch on a grid axis of at most this many entries.
 MAX_FUSED_BATCH = 65_535
+CACHED_WEIGHTS = 1 << 21
+"""Attention weights that stay in a CPU's cache, in bfloat16."""
 
 
 def attention_weights(q: Tensor, k: Tensor) -> Tensor:
@@ -30,6 +32,8 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Te
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
     """Attend without the ``N x N`` matrix, in chunks where the device limits the batch."""
+    if q.device.type == 'cpu' and q.dtype == torch.bfloat16 and not torch.is_grad_enabled():
+        return blocked_attention(q, k, v)
     if q.is_cuda and q.shape[0] > MAX_FUSED_BATCH:
         return chunked_attention(q, k, v, dropout, MAX_FUSED_BATCH)
     return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
@@ -39,3 +43,23 @@ def chunked_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float, limit: in
     """Fused attention over at most ``limit`` sets of tokens a call."""
     chunks = zip(q.split(limit), k.split(limit), v.split(limit), strict=True)
     return torch.cat([F.scaled_dot_product_attention(*qkv, dropout_p=dropout) for qkv in chunks])
+
+
+def blocked_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Plain attention on as many weights at a time as fit the cache; no gradients.
+
+    On a CPU in bfloat16 this is faster than the fused kernel, whose small products do not use
+    the processor's bfloat16 instructions well.
+    """
+    shape, tokens = q.shape, k.shape[2]
+    scale = shape[-1] ** -0.5
+    q, k, v = (x.reshape(-1, *x.shape[2:]) for x in (q, k, v))
+    out = torch.empty_like(q)
+    sets = max(1, CACHED_WEIGHTS // (shape[2] * tokens))
+    rows = max(1, CACHED_WEIGHTS // tokens)
+    for first in range(0, len(q), sets):
+        some = slice(first, first + sets)
+        for row in range(0, shape[2], rows):
+            logits = (q[some, row : row + rows] @ k[some].mT).mul_(scale)
+            torch.bmm(logits.softmax(-1), v[some], out=out[some, row : row + rows])
+    return out.view(shape)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from mmuniformer.models.layers import FFN, DropPath, DynamicPositionEmbedding, PointwiseConv
 from mmuniformer.models.mhra import GlobalMHRA, LocalMHRA, WindowMHRA
 from mmuniformer.models.recompute import Recomputing
+from mmuniformer.models.rows import add_pointwise
 
 
 def layer_scale(init_value: float, shape: tuple[int, ...]) -> nn.Parameter | None:
@@ -48,7 +49,11 @@ class LocalBlock(LocalMHRA, Recomputing):
         # On these large maps even the FFN's first layer costs less to repeat than to keep.
         relations = self.aggregate(self.part(self.project, x))
         x = x + self.drop_path(scaled(self.gamma_1, relations))
-        return x + self.drop_path(scaled(self.gamma_2, self.part(self.feed, x)))
+        return add_pointwise(self, x, self.feed_branch, self.mlp.width)
+
+    def feed_branch(self, x: Tensor) -> Tensor:
+        """Return what the FFN adds to a map."""
+        return self.drop_path(scaled(self.gamma_2, self.part(self.feed, x)))
 
     def project(self, x: Tensor) -> Tensor:
         """Norm and project a map for aggregation."""
@@ -104,5 +109,9 @@ class GlobalBlock(AttentionBlock):
         qkv = self.part(lambda x: self.attn.map_heads(self.norm1(x), window_size), x)
         relations = self.attn.attend_map(qkv, window_size, *x.shape[1:3])
         x = x + self.drop_path(scaled(self.gamma_1, relations))
-        x = x + self.drop_path(scaled(self.gamma_2, self.feed(x)))
-        return x.permute(0, 3, 1, 2)
+        return add_pointwise(self, x.permute(0, 3, 1, 2), self.feed_branch, self.mlp.width)
+
+    def feed_branch(self, x: Tensor) -> Tensor:
+        """Return what the FFN adds to a map ``(B, C, H, W)``."""
+        fed = self.feed(x.permute(0, 2, 3, 1))
+        return self.drop_path(scaled(self.gamma_2, fed)).permute(0, 3, 1, 2)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmuniformer.models.attention import fused_attention, plain_attention
+from mmuniformer.models.layers import Linear
 
 Heads = tuple[Tensor, Tensor, Tensor]
 """q, k and v."""
@@ -48,8 +49,8 @@ class GlobalMHRA(nn.Module):
         self.num_heads = dim // head_dim
         self.attn_drop = attn_drop
         self.attention = fused_attention if fused else plain_attention
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
 
     def heads(self, x: Tensor) -> Heads:

@@ -1,0 +1,114 @@
+"""What inference on a CPU does in other ways gives what the plain ways give."""
+
+import pytest
+import reference
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mmuniformer.models import UniFormer, UniFormerLight, attention, layers, rows
+
+
+def filled(backbone, **kwargs):
+    model = backbone('nano', **kwargs)
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    model.load_state_dict(reference.formula_state(shapes))
+    return model.eval()
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('shape', [(2, 5, 7, 12), (3, 12), (2, 9, 12)])
+def test_linear_is_linear(shape, dtype):
+    layer = layers.Linear(12, 20).to(dtype)
+    x = torch.randn(shape, dtype=dtype).requires_grad_()
+    out, expected = layer(x), F.linear(x, layer.weight, layer.bias)
+    tolerance = 1e-6 if dtype is torch.float32 else 2e-2
+    torch.testing.assert_close(out, expected, rtol=0, atol=tolerance)
+    for ours, theirs in zip(
+        torch.autograd.grad(out.square().sum(), (x, layer.weight, layer.bias)),
+        torch.autograd.grad(expected.square().sum(), (x, layer.weight, layer.bias)),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=tolerance * 10, atol=tolerance * 100)
+
+
+def test_linear_takes_tokens_that_are_no_whole_block_of_memory():
+    layer = layers.Linear(12, 20)
+    x = torch.randn(4, 9, 24)[:, 1:8, ::2]
+    torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
+
+
+def test_rows_are_a_channels_last_map_without_a_copy():
+    tokens = torch.randn(6, 8)
+    x = rows.as_map(tokens)
+    assert x.shape == (1, 8, 6, 1)
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    assert x.data_ptr() == tokens.data_ptr()
+    assert torch.equal(x[0, :, 4, 0], tokens[4])
+
+
+@pytest.mark.parametrize('deploy', [False, True])
+@pytest.mark.parametrize('layout', ['global', 'hybrid'])
+@torch.no_grad()
+def test_pieces_change_no_output(layout, deploy, monkeypatch):
+    model = filled(UniFormer, stage3_attn=layout, window_size=3, layer_scale_init_value=0.5)
+    x = reference.formula_image((2, 3, 75, 112)).float()
+    with torch.enable_grad():
+        expected = model(x)
+    if deploy:
+        model.switch_to_deploy()
+    monkeypatch.setattr(rows, 'CACHED_VALUES', 64 * 37)
+    before = x.clone()
+    for out, ref in zip(model(x), expected, strict=True):
+        assert (out - ref).abs().max() <= 1e-5 * ref.abs().max()
+    assert torch.equal(x, before)
+
+
+def test_pieces_are_as_small_as_asked(monkeypatch):
+    monkeypatch.setattr(rows, 'CACHED_VALUES', 80)
+    seen = []
+
+    def branch(piece):
+        seen.append(tuple(piece.shape))
+        return 2 * piece
+
+    x = torch.randn(2, 3, 3, 4).contiguous(memory_format=torch.channels_last)
+    expected = 3 * x
+    block = nn.Identity().eval()
+    with torch.no_grad():
+        out = rows.add_pointwise(block, x, branch, width=8)
+    assert seen == [(1, 3, 10, 1), (1, 3, 10, 1), (1, 3, 4, 1)]
+    assert out.data_ptr() == x.data_ptr()
+    torch.testing.assert_close(out, expected)
+
+
+@pytest.mark.parametrize('why', ['training', 'gradients', 'layout'])
+def test_nothing_is_changed_in_place_where_it_matters(why):
+    block = nn.Identity().train(why == 'training')
+    x = torch.randn(2, 3, 3, 4)
+    if why != 'layout':
+        x = x.contiguous(memory_format=torch.channels_last)
+    before = x.clone()
+    with torch.set_grad_enabled(why == 'gradients'):
+        out = rows.add_pointwise(block, x, torch.neg, width=8)
+    assert torch.equal(x, before)
+    assert not out.any()
+
+
+@pytest.mark.parametrize('limit', [7, 30, 100, 1 << 20])
+def test_blocked_attention_attends_alike(limit, monkeypatch):
+    monkeypatch.setattr(attention, 'CACHED_WEIGHTS', limit)
+    q, k, v = torch.randn(3, 4, 2, 6, 8, dtype=torch.float64).transpose(2, 3).unbind(0)
+    out = attention.blocked_attention(q, k, v)
+    torch.testing.assert_close(out, attention.plain_attention(q, k, v), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize('backbone', [UniFormer, UniFormerLight])
+@torch.no_grad()
+def test_bfloat16_follows_float32(backbone):
+    model = filled(backbone)
+    x = reference.formula_image((1, 3, 64, 96)).float()
+    expected = model(x)
+    with torch.autocast('cpu', torch.bfloat16):
+        for out, ref in zip(model(x), expected, strict=True):
+            assert (out.float() - ref).abs().mean() <= 0.02 * ref.abs().mean()
