@@ -6,7 +6,7 @@ PYTHON ?= $(or $(shell for p in python3.11 python3 python; do \
 	done),python3)
 BIN := .venv/bin
 
-.PHONY: help install quickstart quickstart-det quickstart-seg quickstart-pose test lint clean
+.PHONY: help install quickstart quickstart-det quickstart-seg quickstart-pose test performance lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -22,6 +22,9 @@ quickstart-det quickstart-seg quickstart-pose: quickstart-%: install ## the same
 
 test: lint ## lint, then the whole test suite on the installed package
 	@$(BIN)/python -P -m pytest
+
+performance: install ## measure again, and write the tables of docs/performance.md (15 minutes)
+	@$(BIN)/mmuniformer benchmark page
 
 lint: install ## ruff
 	@$(BIN)/ruff check .

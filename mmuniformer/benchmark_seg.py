@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmuniformer.benchmark_cases import Case
-from mmuniformer.benchmark_command import config_of, options, run_benchmark
+from mmuniformer.benchmark_command import config_of, options, own_layouts, run_benchmark
 from mmuniformer.benchmark_run import Scorer, Tracker, no_scores
 from mmuniformer.datasets.checks import check_batch, check_files, check_image_folder
 from mmuniformer.errors import UserError
@@ -89,7 +89,8 @@ def seg(
     """Measure a segmentor in several layouts of stage 3, all with the weights of one checkpoint.
 
     Scores on the test data are taken where a checkpoint is given; --no-data leaves them out. Time
-    and memory are those of a whole prediction: from the normalized image to its label map.
+    and memory are those of a whole prediction: from the normalized image to its label map. Of the
+    profiles only fused is measured unless --profiles names others.
     """
     if stage3_attn and layouts:
         raise UserError('give --layouts or --stage3-attn, not both')
@@ -101,8 +102,15 @@ def seg(
     if stage3_attn:
         window = window_size or cfg.model.backbone.get('window_size', 14)
         layouts = Layout.of(stage3_attn, window).name
-    scores = bool(checkpoint) and not settings['train'] if data is None else data
+    training = settings['train']
+    if training and data:
+        raise UserError('--data goes with inference: leave --train out')
+    # The layouts to choose from for a test; training has one.
+    chosen = own_layouts(cfg, layouts) if training else layouts_of(cfg, layouts)
+    if not training and settings['profiles'] is None:
+        settings['profiles'] = 'fused'
+    scores = bool(checkpoint) and not training if data is None else data
     run_benchmark(
-        'seg', Path(config).stem, cfg, checkpoint, layouts_of(cfg, layouts),
+        'seg', Path(config).stem, cfg, checkpoint, chosen,
         scorer(cfg) if scores else no_scores, **settings,
     )  # fmt: skip

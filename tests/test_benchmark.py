@@ -122,6 +122,7 @@ def benchmark(*arguments):
     ('arguments', 'message'),
     [
         (['--data'], 'give the CHECKPOINT'),
+        (['any.pth', '--data', '--train'], 'leave --train out'),
         (['--window-size', 4], 'goes with --stage3-attn'),
         (['--stage3-attn', 'window', '--layouts', 'w4'], 'not both'),
         (['--layouts', 'w4,nonsense'], "layout 'nonsense'"),

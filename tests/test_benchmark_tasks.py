@@ -21,6 +21,7 @@ TOYS = {
     'seg': 'fpn_uniformer-nano_toy-128x128',
     'pose': 'td-hm_uniformer-nano_toy-128x96',
 }
+LAYOUT_OPTIONS = {'det': [], 'seg': ['--layouts', 'w4'], 'pose': []}
 SHIPPED = {
     'det': 'mask-rcnn_uniformer-small-h14_fpn_amp-1x_coco',
     'seg': 'upernet_uniformer-small-global_8xb2-160k_ade20k-512x512',
@@ -82,13 +83,15 @@ def test_json_is_the_files(tmp_path, in_process):
     assert record['rows'][0]['layout'] == 'hourglass'
 
 
+@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize(('task', 'config'), TOYS.items())
 @pytest.mark.parametrize('options', [[], ['--train']])
 def test_whole_models_agree_in_all_profiles(task, config, options, tmp_path, in_process):
     pytest.importorskip({'det': 'mmdet', 'seg': 'mmseg', 'pose': 'mmpose'}[task])
     rows = rows_of(
         tmp_path, task, config, '--shape', 64, 96, '--batch-size', 2,
-        '--profiles', 'plain,fused,bf16', *options,
+        '--profiles', 'plain,fused,bf16', *LAYOUT_OPTIONS[task], *options,
     )  # fmt: skip
     assert [row['profile'] for row in rows][:3] == ['plain', 'fused', 'bf16']
     for row in rows:
