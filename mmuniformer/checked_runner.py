@@ -1,4 +1,4 @@
-"""mmengine's runner with a look at checkpoints and data before anything is done with them."""
+"""mmengine's runner, with a look at files before anything is done with them, and bf16."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 from torch import nn
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 from mmuniformer.checkpoints import unwrapped
 from mmuniformer.datasets.annotations import check_dataset, check_outputs
 from mmuniformer.errors import CheckpointError, UserError
+from mmuniformer.precision import keep_interfaces_in_float32
 from mmuniformer.registry import RUNNERS
 from mmuniformer.weight_files import fetch, load_state_dict_file
 
@@ -22,6 +24,8 @@ from mmuniformer.weight_files import fetch, load_state_dict_file
 class CheckedRunner(Runner):
     """Check files first: the frameworks fail deep inside, or leave data out silently.
 
+    Also lets whole models train in bf16 (``train``).
+
     Example:
         >>> runner_type = 'mmuniformer.CheckedRunner'
     """
@@ -29,10 +33,16 @@ class CheckedRunner(Runner):
     def train(self) -> nn.Module:
         """Check checkpoint and data, then train.
 
+        In bf16 (``optim_wrapper.dtype``) the parts of the model hand float32 to each other, as
+        mmcv's operators and numpy know no bf16.
+
         Raises:
             UserError: A file can't be used; names it and the way out.
         """
         self.check('train', 'val')
+        wrapper = self.optim_wrapper
+        if isinstance(wrapper, Mapping) and wrapper.get('dtype') in ('bfloat16', torch.bfloat16):
+            keep_interfaces_in_float32(self.model)
         return super().train()
 
     def val(self) -> dict[str, float]:

@@ -18,7 +18,8 @@ from videos import write_video
 from mmuniformer.cli import group
 from mmuniformer.errors import CheckpointError, UserError
 from mmuniformer.loading import build_model, load_config
-from mmuniformer.predict.network import Network, as_float32
+from mmuniformer.precision import as_float32
+from mmuniformer.predict.network import Network
 
 CONFIGS = {
     'det': 'mask-rcnn_uniformer-nano_fpn_toy',

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.model import BaseModule
-from torch import Tensor, nn
+from torch import nn
 
 from mmuniformer.datasets.types import dataset_meta
 from mmuniformer.errors import UserError
 from mmuniformer.loading import build_model, load_config, scope_of
+from mmuniformer.precision import keep_interfaces_in_float32
 
 SCOPES = {'det': 'mmdet', 'seg': 'mmseg', 'pose': 'mmpose'}
 LOADERS = {
@@ -189,26 +189,3 @@ def array_pipeline(cfg: Config) -> list[dict[str, Any]]:
 def config_meta(cfg: Config) -> dict[str, Any]:
     """Return what the config's test data set says of classes or key points, without its files."""
     return dataset_meta(test_data(cfg))
-
-
-def keep_interfaces_in_float32(model: nn.Module) -> None:
-    """Let the parts of a model hand float32 to each other under autocast.
-
-    Convolutions and matrix products inside them still run in half precision. What lies between
-    (box decoding, RoI pooling, NMS, NumPy) either lacks bf16 or loses accuracy in half precision.
-    """
-    for name, module in model.named_modules():
-        # A heat-map head's own output goes straight to the decoder, past the hook of the head.
-        if isinstance(module, BaseModule) or name.endswith('final_layer'):
-            module.register_forward_hook(lambda module, args, output: as_float32(output))
-
-
-def as_float32(value: Any) -> Any:
-    """Convert the half-precision tensors in nested lists, tuples and dicts."""
-    if isinstance(value, Tensor):
-        return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
-    if isinstance(value, (list, tuple)):
-        return type(value)(as_float32(entry) for entry in value)
-    if isinstance(value, dict):
-        return {key: as_float32(entry) for key, entry in value.items()}
-    return value

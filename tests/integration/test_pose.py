@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from amp_on_cpu import AmpOptimWrapperOnCPU
 from mmengine import Config
 from mmengine.runner import Runner
 
@@ -109,26 +110,9 @@ def test_accumulation_averaging_layer_decay_and_tensorboard_by_options(toy_root,
 
 
 def test_bfloat16_trains(toy_root, tmp_path):
-    """On the CPU's autocast: mmengine's wrapper asks for a GPU, which the arithmetic does not."""
-    from mmengine.optim import AmpOptimWrapper, OptimWrapper
-    from mmengine.registry import OPTIM_WRAPPERS
-
-    @OPTIM_WRAPPERS.register_module(force=True)
-    class AmpOptimWrapperOnCPU(AmpOptimWrapper):
-        def __init__(self, dtype, **kwargs):
-            OptimWrapper.__init__(self, **kwargs)
-            self.cast_dtype = getattr(torch, dtype)
-            self._scale_update_param = None
-            self.loss_scaler = torch.amp.GradScaler('cpu', enabled=False)
-
-    config = reduced(
-        TOY, toy_root / 'coco', tmp_path,
-        **{
-            'optim_wrapper.type': 'AmpOptimWrapperOnCPU',
-            'optim_wrapper.dtype': 'bfloat16',
-            'model.train_cfg.compute_acc': False,
-        },
-    )  # fmt: skip
+    changes = {'optim_wrapper.type': AmpOptimWrapperOnCPU.__name__}
+    changes |= {'optim_wrapper.dtype': 'bfloat16'}
+    config = reduced(TOY, toy_root / 'coco', tmp_path, **changes)
     dtypes = set()
     runner = Runner.from_cfg(config)
     layer = runner.model.head.final_layer

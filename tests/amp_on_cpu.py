@@ -1,0 +1,16 @@
+"""Mixed precision on the CPU: mmengine's wrapper asks for a GPU, the arithmetic does not."""
+
+import torch
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
+
+
+@OPTIM_WRAPPERS.register_module(force=True)
+class AmpOptimWrapperOnCPU(AmpOptimWrapper):
+    """Autocast without a loss scale, which bf16 does not need."""
+
+    def __init__(self, dtype, **kwargs):
+        OptimWrapper.__init__(self, **kwargs)
+        self.cast_dtype = getattr(torch, dtype)
+        self._scale_update_param = None
+        self.loss_scaler = torch.amp.GradScaler('cpu', enabled=False)
