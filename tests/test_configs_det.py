@@ -56,6 +56,7 @@ VARIANTS = [
     for arch in ('small', 'base')
     for suffix in ('_fpn_frozen-bn_amp-1x_coco', '-tl_fpn_amp-1x_coco')
 ]
+ONE_GPU = f'{MASK}small-h14_fpn_1xb2-accum8-amp-1x_coco'
 DELTAS = sorted(path for path in DET.rglob('*.py') if '_base_' not in path.parts)
 
 
@@ -95,7 +96,7 @@ def parameters_in_millions(name):
 
 
 def test_the_published_table_is_complete():
-    assert {path.stem for path in DELTAS} == {*RECIPES, *VARIANTS, TOY}
+    assert {path.stem for path in DELTAS} == {*RECIPES, *VARIANTS, ONE_GPU, TOY}
 
 
 @pytest.mark.parametrize('name', RECIPES)
@@ -173,7 +174,8 @@ def test_metafile_tells_the_recipe(row):
     config, metadata = load(row['Name']), row['Metadata']
     assert metadata['Epochs'] == config.train_cfg.max_epochs
     assert metadata['AMP'] == (config.optim_wrapper.type == 'AmpOptimWrapper')
-    assert metadata['Batch Size'] == config.auto_scale_lr.base_batch_size
+    accumulated = config.optim_wrapper.get('accumulative_counts', 1)
+    assert metadata['Batch Size'] == config.auto_scale_lr.base_batch_size * accumulated
     scores = [value for result in row.get('Results', ()) for value in result['Metrics'].values()]
     if row['Name'] in RECIPES:
         assert scores == [RECIPES[row['Name']].box_ap, RECIPES[row['Name']].mask_ap]
@@ -246,6 +248,32 @@ def test_variants_change_what_they_are_named_after(arch):
     }
     del plain['model']['backbone']['init_cfg']
     assert labelled['model'] == plain['model']
+
+
+def test_one_gpu_makes_the_steps_of_eight():
+    one, eight = load(ONE_GPU), load(f'{MASK}small-h14_fpn_amp-1x_coco')
+    batch = one.train_dataloader.batch_size
+    assert one.optim_wrapper.accumulative_counts * batch == 8 * eight.train_dataloader.batch_size
+    assert one.param_scheduler[0].end == 8 * eight.param_scheduler[0].end
+    assert one.auto_scale_lr.base_batch_size == batch  # --auto-scale-lr changes nothing
+    for config in (one, eight):
+        config.pop('accumulate', None)
+        config.optim_wrapper.pop('accumulative_counts', None)
+        config.pop('auto_scale_lr')
+        config.param_scheduler[0].pop('end')
+    assert one.to_dict() == eight.to_dict()
+
+
+@pytest.mark.parametrize('name', [*RECIPES, TOY])
+def test_multi_scale_and_flip(name):
+    config = load(name)
+    assert config.tta_model.type == 'DetTTAModel'
+    resizes, flips, (pack,) = config.tta_pipeline[1].transforms
+    test_scale = config.test_dataloader.dataset.pipeline[1].scale
+    assert [step.scale for step in resizes].index(test_scale) == 1
+    assert all(step.keep_ratio for step in resizes)
+    assert [step.prob for step in flips] == [0.0, 1.0]
+    assert {'flip', 'flip_direction', 'img_id'} <= set(pack.meta_keys)
 
 
 def test_frozen_batchnorm_keeps_its_statistics_in_training():

@@ -21,6 +21,39 @@ test_pipeline = [
     ),
 ]
 
+# Multi-scale and flip, by `--tta`. mmdet merges boxes only: see "Train and test" in the README.
+tta_model = dict(
+    type='DetTTAModel',
+    tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
+)
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [
+                dict(type='Resize', scale=scale, keep_ratio=True)
+                for scale in ((1066, 640), (1333, 800), (1600, 960))
+            ],
+            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
+            [
+                dict(
+                    type='PackDetInputs',
+                    meta_keys=(
+                        'img_id',
+                        'img_path',
+                        'ori_shape',
+                        'img_shape',
+                        'scale_factor',
+                        'flip',
+                        'flip_direction',
+                    ),
+                )
+            ],
+        ],
+    ),
+]
+
 train_dataloader = dict(
     batch_size=2,  # of each of 8 GPUs
     num_workers=2,

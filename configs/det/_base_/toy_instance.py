@@ -23,6 +23,11 @@ test_pipeline = [
     ),
 ]
 
+tta_pipeline = _base_.tta_pipeline
+tta_pipeline[1]['transforms'][0] = [
+    dict(type='Resize', scale=(side, side), keep_ratio=True) for side in (96, 128, 160)
+]
+
 train_dataloader = dict(
     batch_size=8,
     num_workers=0,
