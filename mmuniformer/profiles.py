@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmuniformer.checkpoints import find_backbone
 from mmuniformer.complexity import MAP_HEADS, named_members
 from mmuniformer.errors import UserError
+from mmuniformer.models.layers import Linear
 
 SWITCHES = ('fused_attn', 'channels_last', 'with_cp')
 """Arguments of the backbones that change how they compute and not what."""
@@ -32,6 +33,8 @@ class Profile:
     deploy: bool = False
     bfloat16: bool = False
     compiled: bool = False
+    stock_layers: bool = False
+    """Whether linear layers are PyTorch's own and not ours."""
     modes: tuple[str, ...] = (INFERENCE, TRAINING)
 
     def in_config(self, cfg: Config) -> Config:
@@ -45,6 +48,10 @@ class Profile:
     def prepare(self, model: nn.Module, mode: str) -> None:
         """Bring a model in evaluation, built from the profile's config, into the profile's form."""
         backbone = find_backbone(model)[1]
+        if self.stock_layers:
+            for module in backbone.modules():
+                if isinstance(module, Linear):
+                    module.__class__ = nn.Linear
         if self.deploy and mode == INFERENCE:
             backbone.switch_to_deploy()
         if self.bfloat16:
@@ -61,6 +68,7 @@ PROFILES = {
             'plain',
             'as released: the whole matrix of weights, channels first',
             {'fused_attn': False, 'channels_last': False, 'with_cp': False},
+            stock_layers=True,
         ),
         Profile('fused', "the package's defaults"),
         Profile('deploy', 'fused, with norms folded into weights', deploy=True, modes=(INFERENCE,)),

@@ -10,6 +10,7 @@ from mmuniformer import models
 from mmuniformer.benchmark_cases import Case, Settings, build, make_call, make_outputs
 from mmuniformer.benchmark_run import difference
 from mmuniformer.errors import UserError
+from mmuniformer.models.layers import Linear
 from mmuniformer.profiles import INFERENCE, PROFILES, TRAINING, parse_profiles
 
 SHAPE = (64, 64)
@@ -54,6 +55,7 @@ def test_switches_are_the_profiles_whatever_the_config_has(name, mode, wanted, k
     assert found == wanted
     assert backbone.training == (mode == TRAINING)
     assert (backbone._compiled_call_impl is not None) == (name == 'compile')
+    assert any(isinstance(m, Linear) for m in backbone.modules()) == (name != 'plain')
 
 
 def test_fused_is_what_the_package_does_by_default():
