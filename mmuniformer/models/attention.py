@@ -52,14 +52,13 @@ def blocked_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     the processor's bfloat16 instructions well.
     """
     shape, tokens = q.shape, k.shape[2]
-    scale = shape[-1] ** -0.5
-    q, k, v = (x.reshape(-1, *x.shape[2:]) for x in (q, k, v))
+    q, k, v = (x.reshape(-1, *x.shape[2:]) for x in (q * shape[-1] ** -0.5, k, v))
     out = torch.empty_like(q)
     sets = max(1, CACHED_WEIGHTS // (shape[2] * tokens))
     rows = max(1, CACHED_WEIGHTS // tokens)
     for first in range(0, len(q), sets):
         some = slice(first, first + sets)
         for row in range(0, shape[2], rows):
-            logits = (q[some, row : row + rows] @ k[some].mT).mul_(scale)
+            logits = q[some, row : row + rows] @ k[some].mT
             torch.bmm(logits.softmax(-1), v[some], out=out[some, row : row + rows])
     return out.view(shape)
