@@ -141,7 +141,7 @@ def test_data_set_without_a_sample_is_refused(make, tmp_path):
 def test_data_are_checked_before_they_are_built(tmp_path, step, monkeypatch):
     runner, built = object.__new__(CheckedRunner), []
     monkeypatch.setattr(Runner, step, lambda self: built.append(step))
-    runner._load_from, runner.model = None, None
+    runner._load_from = runner.model = runner.optim_wrapper = None
     for split in ('train', 'val', 'test'):
         dataset = dict(data_root=str(tmp_path), ann_file='a.json')
         loader = dict(dataset=dataset) if split == step else None

@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from amp_on_cpu import AmpOptimWrapperOnCPU
 from mmengine.runner import Runner
 from PIL import Image
 from seg_helpers import (
@@ -125,6 +126,19 @@ def test_documented_options_of_training(runner, toy_root, tmp_path):
     norm = 'backbone.blocks1.0.norm1.running_mean'
     assert torch.equal(checkpoint['state_dict'][norm], start[norm])
     assert list((tmp_path / 'work0').rglob('events.out.tfevents*'))
+
+
+@pytest.mark.parametrize('name', TOYS)
+def test_bfloat16_trains(name, runner, toy_root):
+    wrapper = f'optim_wrapper.type={AmpOptimWrapperOnCPU.__name__}'
+    options = [*REDUCED, *toy_options(toy_root), wrapper, 'optim_wrapper.dtype=bfloat16']
+    run = runner(load(name, *options))
+    inside = set()
+    layer = run.model.decode_head.conv_seg
+    layer.register_forward_hook(lambda _, __, out: inside.add(out.dtype))
+    run.train()
+    assert inside == {torch.bfloat16, torch.float32}  # training, evaluation
+    assert np.isfinite(losses(run)).all()
 
 
 @pytest.mark.parametrize('name', TOYS)
