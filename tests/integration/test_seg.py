@@ -37,6 +37,11 @@ PUBLISHED = [
         for layout in ('h14', 'global')
     ),
 ]
+VARIANTS = [
+    FPN.format('small-global_frozen-bn'),
+    UPERNET.format('small-global-tl'),
+    'fpn_uniformer-small-global_1xb8-accum4-80k_ade20k-512x512',
+]
 FPN_TOY, UPERNET_TOY = TOYS
 # Two iterations of two small crops from scratch, in this process; no weights on the disk.
 REDUCED = [
@@ -83,7 +88,7 @@ def losses(runner):
     return [float(value) for value in runner.message_hub.get_scalar('train/loss')._log_history]
 
 
-@pytest.mark.parametrize('name', PUBLISHED)
+@pytest.mark.parametrize('name', [*PUBLISHED, *VARIANTS])
 def test_two_iterations_and_an_evaluation(name, runner, toy_root):
     classes = ['model.decode_head.num_classes=4']
     classes += ['model.auxiliary_head.num_classes=4'] * name.startswith('upernet')
