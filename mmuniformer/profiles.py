@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from torch import Tensor, nn
+from torch import nn
 
 from mmuniformer.checkpoints import find_backbone
 from mmuniformer.complexity import MAP_HEADS, named_members
 from mmuniformer.errors import UserError
 from mmuniformer.models.layers import Linear
+from mmuniformer.precision import as_float32
 
 SWITCHES = ('fused_attn', 'channels_last', 'with_cp')
 """Arguments of the backbones that change how they compute and not what."""
@@ -119,15 +120,6 @@ def run_in_bfloat16(module: nn.Module) -> None:
     @functools.wraps(forward)
     def in_bfloat16(*args: Any, **kwargs: Any) -> Any:
         with torch.autocast(device, torch.bfloat16):
-            return as_float(forward(*args, **kwargs))
+            return as_float32(forward(*args, **kwargs))
 
     module.forward = in_bfloat16
-
-
-def as_float(outputs: Any) -> Any:
-    """Turn a tensor, or those in tuples and lists, into float32."""
-    if isinstance(outputs, Tensor):
-        return outputs.float()
-    if isinstance(outputs, (tuple, list)):
-        return type(outputs)(as_float(output) for output in outputs)
-    return outputs
