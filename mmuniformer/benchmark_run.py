@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from mmuniformer.benchmark_cases import (
 )
 from mmuniformer.benchmark_report import REFERENCE, Row
 from mmuniformer.complexity import complexity, count_model, count_params
+from mmuniformer.errors import UserError
 from mmuniformer.profiles import INFERENCE, TRAINING
 
 Tracker = Callable[[str, int], Callable[[], None]]
@@ -68,8 +70,9 @@ def measure_cases(
         scores = [score(case, model, track) for case, model in zip(cases, models, strict=True)]
         timings, rates, differences = {}, {}, {}
         if settings.repeats:
-            differences = compare(cases, models, settings, track)
-            timings, rates = time_cases(cases, models, settings, track)
+            with explained():
+                differences = compare(cases, models, settings, track)
+                timings, rates = time_cases(cases, models, settings, track)
         places = list(itertools.product(settings.shapes, range(len(cases))))
         done = track('memory and FLOPs', len(places))
         # A detector trains on fewer boxes than FLOPs are counted for.
@@ -102,6 +105,27 @@ def measure_cases(
             )
             done()
     return rows, rates
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Say what a failure of ``torch.compile`` means.
+
+    Raises:
+        UserError: It failed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        from torch._dynamo.exc import TorchDynamoException
+
+        if not isinstance(error, TorchDynamoException):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f'torch.compile failed: {reason}. It needs a C++ compiler; else leave the profile '
+            'compile out of --profiles'
+        ) from error
 
 
 def count(case: Case, settings: Settings, shape: tuple[int, int]) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from mmuniformer import measure
 from mmuniformer.benchmark import backbone_config, command
 from mmuniformer.benchmark_command import own_layouts
 from mmuniformer.benchmark_rivals import RIVALS, in_place, published_of_ours, rival_cases
+from mmuniformer.benchmark_run import explained
 from mmuniformer.errors import UserError
 from mmuniformer.loading import load_config
 
@@ -135,6 +136,15 @@ def test_what_does_not_fit_is_refused(arguments, message, tmp_path):
     assert isinstance(result.exception, UserError)
     assert message in str(result.exception)
     assert not any(tmp_path.iterdir())
+
+
+def test_failures_of_compilation_are_explained():
+    from torch._dynamo.exc import TorchDynamoException
+
+    with pytest.raises(UserError, match='no g..: gone. It needs a C.. compiler'), explained():
+        raise TorchDynamoException('no g++: gone\ntrace')
+    with pytest.raises(RuntimeError, match='other'), explained():
+        raise RuntimeError('other')
 
 
 def test_figures_of_an_earlier_run_need_force(tmp_path, in_process):
