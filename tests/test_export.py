@@ -12,7 +12,7 @@ from torch import nn
 
 from mmuniformer import UniFormer, UniFormerLight
 from mmuniformer.errors import UserError
-from mmuniformer.export import check, command, files
+from mmuniformer.export import check, command, files, settings
 from mmuniformer.export.networks import AdaptiveAverage, Enlarge, make_exportable, make_target
 
 SIZES = {'embed_dims': (8, 16, 16, 16), 'head_dim': 8, 'mlp_ratios': 2}
@@ -54,12 +54,8 @@ def make_backbone(layout, **options):
 def export(model, file, dynamic=True, deploy=False, example=EXAMPLE):
     """Write a backbone to a file of the kind that its name says."""
     target = make_target(Config({}), model, backbone_only=False, deploy=deploy)
-    program = files.trace(target, example, dynamic)
-    if file.suffix == '.onnx':
-        files.write_onnx(program, file, target.output_names, command.OPSET, {'size': [96, 160]})
-    else:
-        files.write_torch_export(program, file, {'size': [96, 160]})
-    return command.run_file(file)
+    files.write(target, file, example, dynamic, command.OPSET, {'size': [96, 160]})
+    return files.runner(file)
 
 
 def differences(run, model, shapes=UNLIKE_IT):
@@ -202,18 +198,18 @@ def test_file_of_another_format_is_refused(refusal):
 def test_size_comes_from_the_config():
     scale = [{'type': 'LoadImageFromFile'}, {'type': 'mmseg.Resize', 'scale': (1333, 800)}]
     cfg = Config({'test_dataloader': {'dataset': {'pipeline': scale}}})
-    assert command.default_shape(cfg) == (800, 1344)
-    assert command.default_shape(Config({'codec': {'input_size': (96, 128)}})) == (128, 96)
+    assert settings.default_shape(cfg) == (800, 1344)
+    assert settings.default_shape(Config({'codec': {'input_size': (96, 128)}})) == (128, 96)
     cfg.test_dataloader.dataset.pipeline = scale[:1]
     with pytest.raises(UserError, match='give --shape'):
-        command.default_shape(cfg)
+        settings.default_shape(cfg)
 
 
 def test_models_that_can_not_be_exported_are_refused():
     with pytest.raises(UserError, match='no backbone of mmuniformer'):
         make_target(Config({}), nn.Identity(), backbone_only=True, deploy=False)
+    model = nn.Sequential(make_backbone('global'))
     with pytest.raises(UserError, match='Sequential .* --backbone-only'):
-        model = nn.Sequential(make_backbone('global'))
         make_target(Config({}), model, backbone_only=False, deploy=False)
 
 

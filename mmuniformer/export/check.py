@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
+from rich.table import Table
 from torch import Tensor
 
 from mmuniformer.export.files import MIN_SIDE
@@ -59,3 +60,18 @@ def compare(
             max(float((ours - theirs).abs().max()) for ours, theirs in pairs),
             max(float(theirs.abs().max()) for _, theirs in pairs),
         )
+
+
+def render(comparisons: list[Comparison], tolerance: float) -> Table:
+    """Lay comparisons out for the terminal."""
+    table = Table(
+        title='the file against PyTorch', caption=f'tolerance: {tolerance:g} of the value'
+    )
+    table.add_column('batch x height x width')
+    for name in ('largest difference', 'largest value', 'verdict'):
+        table.add_column(name, justify='right')
+    for each in comparisons:
+        verdict = '[green]agrees' if each.within(tolerance) else '[red]differs'
+        shape = ' x '.join(map(str, each.shape))
+        table.add_row(shape, f'{each.difference:.2e}', f'{each.largest:.3g}', verdict)
+    return table

@@ -2,130 +2,56 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import click
-import torch
 from mmengine.config import Config
 from rich.console import Console
-from rich.table import Table
+from torch import nn
 
-from mmuniformer.checkpoints import find_backbone
 from mmuniformer.errors import UserError
-from mmuniformer.export import files
-from mmuniformer.export.check import Comparison, compare, shapes_to_check
-from mmuniformer.export.networks import Target, make_target
-from mmuniformer.loading import ConfigCommand, build_model, cfg_options, load_config, scope_of
-from mmuniformer.predict.network import config_meta, test_data
-from mmuniformer.version import __version__
+from mmuniformer.export import check as checks
+from mmuniformer.export import files, quantize, score, settings
+from mmuniformer.export.networks import make_target
+from mmuniformer.loading import ConfigCommand, build_model, cfg_options, load_config
 
 OPSET = 18
-MULTIPLE = 32
 TOLERANCE = 1e-3
+CALIBRATION_IMAGES = 64
 
 
-def default_shape(cfg: Config) -> tuple[int, int]:
-    """Return the image height and width that a config tests at, rounded up to a multiple of 32.
-
-    Raises:
-        UserError: The config does not tell.
-    """
-    if 'input_size' in cfg.get('codec', {}):
-        width, height = cfg.codec.input_size
-        return height, width
-    for transform in test_data(cfg)['pipeline']:
-        if str(transform['type']).endswith('Resize') and 'scale' in transform:
-            sides = sorted(math.ceil(side / MULTIPLE) * MULTIPLE for side in transform['scale'])
-            return sides[0], sides[1]
-    raise UserError('the config does not tell the size of images: give --shape HEIGHT WIDTH')
-
-
-def metadata_of(cfg: Config, model: torch.nn.Module, shape: tuple[int, int]) -> dict[str, Any]:
-    """Return what a user of the file needs to know: how images are prepared, what classes mean."""
-    images = cfg.model.get('data_preprocessor', {})
-    known = {}
-    if 'test_dataloader' in cfg:
-        with scope_of(cfg):
-            known = {**config_meta(cfg), **getattr(model, 'dataset_meta', {})}
-    names = known.get('classes') or [
-        entry['name'] for entry in known.get('keypoint_info', {}).values()
-    ]
-    return {
-        'mmuniformer': __version__,
-        'config': Path(cfg.filename).stem,
-        'size': list(shape),
-        'mean': list(images.get('mean') or (0.0, 0.0, 0.0)),
-        'std': list(images.get('std') or (1.0, 1.0, 1.0)),
-        'channels': 'RGB' if images.get('bgr_to_rgb') else 'BGR',
-        'names': list(names),
-    }
-
-
-def output_file(out: Path | None, cfg: Config, format: str, backbone: bool, force: bool) -> Path:
-    """Return the file to write, its folder made, before anything is computed.
-
-    Raises:
-        UserError: It is there and ``force`` is not given, or its folder can't be made.
-    """
-    stem = Path(cfg.filename).stem
-    name = f'{stem}{"_backbone" * backbone}{files.SUFFIXES[format]}'
-    file = out or Path('work_dirs') / stem / name
-    if file.suffix != files.SUFFIXES[format]:
-        raise UserError(f'--out {file}: a file of {format} ends in {files.SUFFIXES[format]}')
-    if file.exists() and not force:
-        raise UserError(f'{file} is there already: name another file with --out, or --force')
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f'--out {file}: {error.strerror}; name another folder') from error
-    return file
-
-
-def refuse_auto(target: Target) -> None:
-    """Refuse dynamic sizes for a layout that is chosen by the size.
-
-    Raises:
-        UserError: The backbone's layout is 'auto'.
-    """
-    if getattr(find_backbone(target.network)[1], 'stage3_attn', None) == 'auto':
-        raise UserError(
-            "stage3_attn='auto' chooses by the image's size, which a file with dynamic sizes can "
-            'not: choose one by --cfg-options model.backbone.stage3_attn=hybrid, or --static'
-        )
-
-
-def write(
-    target: Target, file: Path, format: str, shape: tuple[int, int, int], dynamic: bool, opset: int,
-    metadata: dict[str, Any],
-) -> None:  # fmt: skip
-    """Export a target to a file."""
-    program = files.trace(target, shape, dynamic)
-    if format == 'onnx':
-        files.write_onnx(program, file, target.output_names, opset, metadata)
+def write_int8(
+    cfg: Config, model: nn.Module, source: Path, target: Path, folder: Path | None
+) -> None:
+    """Write the 8-bit form of a file, calibrated by a folder's pictures or the training data."""
+    if folder is None:
+        images = quantize.training_images(cfg, model, CALIBRATION_IMAGES)
     else:
-        files.write_torch_export(program, file, metadata)
+        images = quantize.folder_images(cfg, model, folder, CALIBRATION_IMAGES)
+    quantize.write_int8(source, target, images)
 
 
-def run_file(file: Path):
-    """Return the call that runs a file of either format."""
-    return files.run_onnx(file) if file.suffix == '.onnx' else files.run_torch_export(file)
+def check_options(
+    format: str, backbone_only: bool, batch_size: int | None, dynamic: bool, int8: bool,
+    calibrate: Path | None, scores: bool, checkpoint: str | None,
+) -> None:  # fmt: skip
+    """Refuse options that do not go together.
 
-
-def render(comparisons: list[Comparison], tolerance: float) -> Table:
-    """Lay comparisons out for the terminal."""
-    table = Table(
-        title='the file against PyTorch', caption=f'tolerance: {tolerance:g} of the value'
-    )
-    table.add_column('batch x height x width')
-    for name in ('largest difference', 'largest value', 'verdict'):
-        table.add_column(name, justify='right')
-    for each in comparisons:
-        verdict = '[green]agrees' if each.within(tolerance) else '[red]differs'
-        shape = ' x '.join(map(str, each.shape))
-        table.add_row(shape, f'{each.difference:.2e}', f'{each.largest:.3g}', verdict)
-    return table
+    Raises:
+        UserError: Says which and what to do.
+    """
+    if batch_size and dynamic:
+        raise UserError('--batch-size goes with --static: a dynamic file takes any batch')
+    if int8 and (format != 'onnx' or not dynamic):
+        raise UserError('--int8 goes with --format onnx and --dynamic')
+    if calibrate and not int8:
+        raise UserError('--calibrate goes with --int8')
+    if scores and (format != 'onnx' or not dynamic or backbone_only or checkpoint is None):
+        raise UserError(
+            '--score is of a whole, trained model: give its CHECKPOINT, --format onnx, --dynamic '
+            'and no --backbone-only'
+        )
 
 
 @click.command('export', cls=ConfigCommand)
@@ -161,16 +87,26 @@ def render(comparisons: list[Comparison], tolerance: float) -> Table:
     '--tolerance', type=click.FloatRange(0), default=TOLERANCE, show_default=True,
     help='Largest difference that passes, as a share of the largest value or of 1.',
 )  # fmt: skip
+@click.option('--int8', is_flag=True, help='Also write CONFIG-int8.onnx, in 8-bit integers.')
+@click.option(
+    '--calibrate', type=click.Path(exists=True, file_okay=False, path_type=Path), metavar='FOLDER',
+    help='Pictures to measure ranges on for --int8.  [default: the training data]',
+)  # fmt: skip
+@click.option(
+    '--score', 'scores', is_flag=True,
+    help="Score PyTorch and the files on the config's test data, and time them.",
+)  # fmt: skip
 @click.option(
     '--out', type=click.Path(dir_okay=False, path_type=Path),
     help='File.  [default: work_dirs/CONFIG/CONFIG.onnx or .pt2]',
 )  # fmt: skip
-@click.option('--force', is_flag=True, help='Replace the file.')
+@click.option('--force', is_flag=True, help='Replace files that are there.')
 @cfg_options
 def command(
     config: str, checkpoint: str | None, format: str, backbone_only: bool,
     shape: tuple[int, int] | None, batch_size: int | None, dynamic: bool, deploy: bool, opset: int,
-    check: bool, tolerance: float, out: Path | None, force: bool, cfg_options: dict[str, Any],
+    check: bool, tolerance: float, int8: bool, calibrate: Path | None, scores: bool,
+    out: Path | None, force: bool, cfg_options: dict[str, Any],
 ) -> None:  # fmt: skip
     """Export CONFIG's model, with the weights of CHECKPOINT, to a file that needs no mmuniformer.
 
@@ -179,13 +115,14 @@ def command(
     of a pose estimator `heatmaps` (B, key points, H/4, W/4). Every layout of stage 3 but 'auto'
     takes dynamic sizes, and so do the light networks.
     """
-    if batch_size and dynamic:
-        raise UserError('--batch-size goes with --static: a dynamic file takes any batch')
+    check_options(format, backbone_only, batch_size, dynamic, int8, calibrate, scores, checkpoint)
     cfg = load_config(config, cfg_options)
-    file = output_file(out, cfg, format, backbone_only, force)
+    file, *quantized = settings.output_files(out, cfg, format, backbone_only, int8, force)
     if format == 'onnx':
         files.check_libraries()
-    example = (batch_size or 1, *(shape or default_shape(cfg)))
+    if scores:
+        score.check_data(cfg)
+    example = (batch_size or 1, *(shape or settings.default_shape(cfg)))
     if dynamic and min(example[1:]) < files.MIN_SIDE:
         raise UserError(
             f'--shape {example[1]} {example[2]}: a dynamic file takes sides from '
@@ -193,30 +130,37 @@ def command(
         )
     with files.quiet():
         model = build_model(cfg, checkpoint)
+        metadata = settings.metadata_of(cfg, model, example[1:])
     target = make_target(cfg, model, backbone_only, deploy)
     if dynamic:
-        refuse_auto(target)
+        settings.refuse_auto(target.network)
     console = Console()
     if checkpoint is None:
         console.print('no CHECKPOINT is given: the weights are random', style='yellow')
-    with files.quiet():
-        metadata = metadata_of(cfg, model, example[1:])
     unchecked = file.with_stem(f'{file.stem}.unchecked')
     with console.status(f'writing {file} ...'):
-        write(target, unchecked, format, example, dynamic, opset, metadata)
+        files.write(target, unchecked, example, dynamic, opset, metadata)
     if check:
         with console.status('comparing it with PyTorch ...'):
-            shapes = shapes_to_check(example, dynamic)
-            run = run_file(unchecked)
-            comparisons = list(compare(run, target.expected, target.channels, shapes))
-        console.print(render(comparisons, tolerance))
-        if not all(each.within(tolerance) for each in comparisons):
+            shapes = checks.shapes_to_check(example, dynamic)
+            run = files.runner(unchecked)
+            compared = list(checks.compare(run, target.expected, target.channels, shapes))
+        console.print(checks.render(compared, tolerance))
+        if not all(each.within(tolerance) for each in compared):
             unchecked.unlink()
             raise UserError(
                 f'{file} was not written: its outputs are not those of PyTorch within '
                 f'--tolerance {tolerance:g}'
             )
     unchecked.replace(file)
+    for smaller in quantized:
+        with console.status(f'writing {smaller} ...'):
+            write_int8(cfg, model, file, smaller, calibrate)
+    if scores:
+        with console.status('scoring ...'):
+            table = score.compare(cfg, model, target, [file, *quantized], example)
+        console.print(table)
     described = f'opset {opset}, ' if format == 'onnx' else ''
-    size = file.stat().st_size / 1e6
-    console.print(f'written to {file} ({described}{size:.1f} MB)', soft_wrap=True)
+    for each in (file, *quantized):
+        size = each.stat().st_size / 1e6
+        console.print(f'written to {each} ({described}{size:.1f} MB)', soft_wrap=True)

@@ -112,6 +112,23 @@ def write_torch_export(program: ExportedProgram, file: Path, metadata: Mapping[s
     torch.export.save(program, file, extra_files={'metadata.json': json.dumps(metadata)})
 
 
+def write(
+    target: Target, file: Path, shape: tuple[int, int, int], dynamic: bool, opset: int,
+    metadata: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Export a target to a file of the format that its suffix says."""
+    program = trace(target, shape, dynamic)
+    if file.suffix == SUFFIXES['onnx']:
+        write_onnx(program, file, target.output_names, opset, metadata)
+    else:
+        write_torch_export(program, file, metadata)
+
+
+def runner(file: Path) -> Callable[[Tensor], Outputs]:
+    """Return the call that runs a file of either format."""
+    return run_onnx(file) if file.suffix == SUFFIXES['onnx'] else run_torch_export(file)
+
+
 def run_onnx(file: Path) -> Callable[[Tensor], Outputs]:
     """Return the call that runs an ONNX file by onnxruntime on the CPU."""
     import onnxruntime
