@@ -18,7 +18,7 @@ from mmuniformer.errors import UserError
 from mmuniformer.models.layers import Linear
 from mmuniformer.precision import as_float32
 
-SWITCHES = ('fused_attn', 'channels_last', 'with_cp')
+SWITCHES = ('fused_attn', 'channels_last', 'with_cp', 'compiled')
 """Arguments of the backbones that change how they compute and not what."""
 INFERENCE, TRAINING = 'inference', 'training'
 

@@ -13,13 +13,14 @@ from mmengine.registry import DefaultScope
 from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
+from torch import nn
 from videos import write_video
 
 from mmuniformer.cli import group
 from mmuniformer.errors import CheckpointError, UserError
 from mmuniformer.loading import build_model, load_config
 from mmuniformer.precision import as_float32
-from mmuniformer.predict.network import Network
+from mmuniformer.predict.network import Network, speed_up
 
 CONFIGS = {
     'det': 'mask-rcnn_uniformer-nano_fpn_toy',
@@ -287,6 +288,31 @@ def test_layout_options_reach_the_backbone(weights):
     assert (network.model.backbone.stage3_attn, network.model.backbone.window_size) == ('window', 4)
     kept = Network('seg', CONFIGS['seg'], window_size=5).model.backbone
     assert (kept.stage3_attn, kept.window_size) == ('global', 5)
+
+
+@pytest.mark.parametrize('task', CONFIGS)
+def test_deployed_and_compiled_networks_predict_alike(weights, pictures, task, monkeypatch):
+    picture = cv2.imread(str(pictures[0]))
+    sample = {'img': picture, 'img_path': None, 'bbox': np.float32([[0, 0, 128, 128]]),
+              'bbox_score': np.ones(1, np.float32)}  # fmt: skip
+    compiled, outputs = [], []
+    monkeypatch.setattr(nn.Module, 'compile', lambda module: compiled.append(module))
+    for ways in ({}, {'deploy': True, 'compiled': True}):
+        network = Network(task, CONFIGS[task], weights / f'{task}.pth', **ways)
+        backbone = network.model.backbone
+        assert (backbone.deployed is not None) == bool(ways)
+        assert compiled == [backbone] * bool(ways)
+        seen = []
+        backbone.register_forward_hook(lambda module, args, out, seen=seen: seen.extend(out))
+        network([{**network.meta, **sample}])
+        outputs.append(seen)
+    for plain, deployed in zip(*outputs, strict=True):
+        assert (plain - deployed).abs().max() <= 1e-5 * plain.abs().max()
+
+
+def test_deploy_is_refused_where_there_is_nothing_to_fold():
+    with pytest.raises(UserError, match='--deploy folds backbones of mmuniformer only'):
+        speed_up(nn.Module(), deploy=True, compiled=False)
 
 
 @pytest.mark.parametrize('task', CONFIGS)

@@ -312,3 +312,15 @@ def test_no_checkpoint_means_from_scratch(backbone, checkpoint):
     before = {k: v.clone() for k, v in model.state_dict().items()}
     model.init_weights()
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+@BOTH
+def test_compiled_runs_the_same_through_the_compiler(backbone):
+    torch.manual_seed(0)
+    model, plain = backbone('nano', compiled=True).eval(), backbone('nano').eval()
+    plain.load_state_dict(model.state_dict())
+    assert plain._compiled_call_impl is None
+    with torch.no_grad(), torch.compiler.set_stance('force_eager'):
+        assert model._compiled_call_impl is not None
+        for a, b in zip(model(images()), plain(images()), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-6)

@@ -44,6 +44,7 @@ class StagedBackbone(BaseModule):
         norm_eval: bool,
         with_cp: bool | str | Sequence[int],
         channels_last: bool,
+        compiled: bool,
         init_cfg: dict[str, Any] | None,
     ):
         super().__init__(init_cfg=init_cfg)
@@ -79,6 +80,8 @@ class StagedBackbone(BaseModule):
         self.register_buffer('deployed', None)
         self.apply(reset_parameters)
         self.freeze()
+        if compiled:
+            self.compile()
 
     def make_block(self, stage: int, block: int) -> nn.Module:
         """Build one block; stages and blocks count from 0. Attention stages are the subclass's."""

@@ -54,6 +54,9 @@ class UniFormer(StagedBackbone):
         fused_attn: Attention without the matrix of weights in memory; False for the plain form.
         channels_last: Run in channels-last memory layout, which is faster; outputs are contiguous
             either way.
+        compiled: Run through ``torch.compile``: once for the first image size, then for sizes
+            that change, at most as often as ``torch._dynamo.config.recompile_limit`` says; sizes
+            beyond that run as they are. The rest of a detector is not compiled.
         init_cfg: ``dict(type='Pretrained', checkpoint=PATH_OR_URL, head_dim=N)`` loads released
             weights; ``head_dim`` states what the file was trained with, where its name does not
             tell.
@@ -93,6 +96,7 @@ class UniFormer(StagedBackbone):
         with_cp: bool | str | Sequence[int] = 'parts',
         fused_attn: bool = True,
         channels_last: bool = True,
+        compiled: bool = False,
         init_cfg: dict[str, Any] | None = None,
     ):
         check_rates(attn_drop_rate=attn_drop_rate)
@@ -106,7 +110,7 @@ class UniFormer(StagedBackbone):
         )  # fmt: skip
         super().__init__(
             resolved, in_channels, drop_rate, drop_path_rate, out_indices, frozen_stages,
-            norm_eval, with_cp, channels_last, init_cfg,
+            norm_eval, with_cp, channels_last, compiled, init_cfg,
         )  # fmt: skip
         self.token_budget = check_positive('token_budget', token_budget)
         self.set_stage3_attn(stage3_attn, window_size)

@@ -63,6 +63,7 @@ class UniFormerLight(StagedBackbone):
         with_cp: bool | str | Sequence[int] = 'parts',
         fused_attn: bool = True,
         channels_last: bool = True,
+        compiled: bool = False,
         init_cfg: dict[str, Any] | None = None,
     ):
         check_rates(attn_drop_rate=attn_drop_rate)
@@ -77,7 +78,7 @@ class UniFormerLight(StagedBackbone):
         )  # fmt: skip
         super().__init__(
             resolved, in_channels, drop_rate, drop_path_rate, out_indices, frozen_stages,
-            norm_eval, with_cp, channels_last, init_cfg,
+            norm_eval, with_cp, channels_last, compiled, init_cfg,
         )  # fmt: skip
         third, fourth = (self.embed_dims[stage] for stage in ATTENTION_STAGES)
         if self.num_stages > 2:

@@ -40,6 +40,13 @@ def shared(function: Callable[..., None]) -> Callable[..., None]:
             help='Pictures at a time; those that come to the same size share a batch.',
         ),
         click.option('--amp', is_flag=True, help='Half precision: bf16 on a CPU, fp16 on a GPU.'),
+        click.option('--deploy', is_flag=True, help='Fold norms into weights first: faster.'),
+        click.option(
+            '--compile',
+            'compiled',
+            is_flag=True,
+            help='Compile the backbone: a minute or more at first, faster after it.',
+        ),
         click.option(
             '--stage3-attn',
             type=click.Choice(STAGE3_LAYOUTS),
@@ -148,7 +155,8 @@ def pose(
         if found:
             finder = poses.from_file(found)
         elif det_config:
-            detector = Network('det', det_config, det_checkpoint, device, options['amp'])
+            ways = {name: options[name] for name in ('amp', 'deploy', 'compiled')}
+            detector = Network('det', det_config, det_checkpoint, device, **ways)
             finder = poses.from_detector(make_det(detector, box_thr, None))
         category = coco.category_ids([coco.PERSON], data_set)[0]
         return poses.PoseTask(network, finder, score_thr, options['batch_size'], category)

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from torch import nn
 
+from mmuniformer.checkpoints import find_backbone
 from mmuniformer.datasets.types import dataset_meta
 from mmuniformer.errors import UserError
 from mmuniformer.loading import build_model, load_config, scope_of
@@ -41,6 +42,8 @@ class Network:
         cfg_options: New values by dotted key.
         stage3_attn: Layout of stage 3 instead of the config's.
         window_size: Window side in stage-3 tokens instead of the config's.
+        deploy: Fold norms, residuals and LayerScale of the backbone into weights.
+        compiled: Run the backbone through ``torch.compile``.
 
     Raises:
         UserError: The config is of another task, an option does not fit, or the device is absent.
@@ -57,6 +60,8 @@ class Network:
         cfg_options: Mapping[str, Any] | None = None,
         stage3_attn: str | None = None,
         window_size: int | None = None,
+        deploy: bool = False,
+        compiled: bool = False,
     ):
         self.config = str(config)
         self.device = usable_device(device)
@@ -70,6 +75,7 @@ class Network:
             )
         self.model = build_model(cfg, checkpoint, self.device)
         set_layout(self.model, stage3_attn, window_size)
+        speed_up(self.model, deploy, compiled)
         with scope_of(cfg):
             self.pipeline = Compose(array_pipeline(cfg))
             self.meta = {**config_meta(cfg), **getattr(self.model, 'dataset_meta', {})}
@@ -153,6 +159,21 @@ def set_layout(model: nn.Module, stage3_attn: str | None, window_size: int | Non
             '--window-size'
         )
     backbone.set_stage3_attn(stage3_attn or backbone.stage3_attn, window_size)
+
+
+def speed_up(model: nn.Module, deploy: bool, compiled: bool) -> None:
+    """Fold the backbone's norms into its weights, and compile it, where asked to.
+
+    Raises:
+        UserError: The backbone has no folded form.
+    """
+    if deploy:
+        backbone = find_backbone(model)[1]
+        if backbone is None:
+            raise UserError('--deploy folds backbones of mmuniformer only: leave it out')
+        backbone.switch_to_deploy()
+    if compiled:
+        model.backbone.compile()
 
 
 def test_data(cfg: Config) -> Mapping[str, Any]:
