@@ -53,7 +53,7 @@ def make_backbone(layout, **options):
 
 def export(model, file, dynamic=True, deploy=False, example=EXAMPLE):
     """Write a backbone to a file of the kind that its name says."""
-    target = make_target(Config({}), model, backbone_only=False, deploy=deploy)
+    target = make_target(Config({}), model, backbone_only=False, deploy=deploy, shape=example[1:])
     files.write(target, file, example, dynamic, command.OPSET, {'size': [96, 160]})
     return files.runner(file)
 
@@ -191,6 +191,20 @@ def test_sizes_that_do_not_fit_are_refused(refusal, onnx):
     assert 'model.backbone.stage3_attn=hybrid' in refusal(*auto)
 
 
+def test_options_that_do_not_go_together_are_refused(refusal):
+    assert '--int8 goes with --format onnx' in refusal('--int8', '--static')
+    assert '--calibrate goes with --int8' in refusal('--calibrate', '.')
+    assert 'give its CHECKPOINT' in refusal('--score')
+
+
+def test_detectors_take_one_size(tmp_path):
+    pytest.importorskip('mmdet')
+    for options in (['--dynamic'], ['--batch-size', '2'], ['--format', 'torch-export']):
+        arguments = ['mask-rcnn_uniformer-nano_fpn_toy', *options, '--out', str(tmp_path / 'x')]
+        result = CliRunner().invoke(command.command, arguments)
+        assert 'for one image of one size' in str(result.exception)
+
+
 def test_file_of_another_format_is_refused(refusal):
     assert 'ends in .pt2' in refusal('--format', 'torch-export')
 
@@ -207,10 +221,10 @@ def test_size_comes_from_the_config():
 
 def test_models_that_can_not_be_exported_are_refused():
     with pytest.raises(UserError, match='no backbone of mmuniformer'):
-        make_target(Config({}), nn.Identity(), backbone_only=True, deploy=False)
+        make_target(Config({}), nn.Identity(), backbone_only=True, deploy=False, shape=(64, 64))
     model = nn.Sequential(make_backbone('global'))
     with pytest.raises(UserError, match='Sequential .* --backbone-only'):
-        make_target(Config({}), model, backbone_only=False, deploy=False)
+        make_target(Config({}), model, backbone_only=False, deploy=False, shape=(64, 64))
 
 
 @pytest.mark.slow

@@ -11,14 +11,32 @@ from rich.console import Console
 from torch import nn
 
 from mmuniformer.errors import UserError
+from mmuniformer.export import agreement, files, images, quantize, score, settings
 from mmuniformer.export import check as checks
-from mmuniformer.export import files, quantize, score, settings
-from mmuniformer.export.networks import make_target
+from mmuniformer.export.networks import Target, is_detector, make_target
 from mmuniformer.loading import ConfigCommand, build_model, cfg_options, load_config
 
 OPSET = 18
 TOLERANCE = 1e-3
 CALIBRATION_IMAGES = 64
+CHECKED_IMAGES = 16
+
+
+def agrees(
+    file: Path, target: Target, cfg: Config, model: nn.Module, example: checks.Shape,
+    dynamic: bool, tolerance: float, console: Console,
+) -> bool:  # fmt: skip
+    """Compare a file with PyTorch, print how it went and tell whether it passes."""
+    run = files.runner(file)
+    if target.detects:
+        pictures = images.canvases(cfg, model, example[1:], CHECKED_IMAGES)
+        found = agreement.match(run, target.expected, pictures, tolerance)
+        console.print(agreement.render(found, tolerance))
+        return found.enough
+    shapes = checks.shapes_to_check(example, dynamic)
+    compared = list(checks.compare(run, target.expected, target.channels, shapes))
+    console.print(checks.render(compared, tolerance))
+    return all(each.within(tolerance) for each in compared)
 
 
 def write_int8(
@@ -26,10 +44,10 @@ def write_int8(
 ) -> None:
     """Write the 8-bit form of a file, calibrated by a folder's pictures or the training data."""
     if folder is None:
-        images = quantize.training_images(cfg, model, CALIBRATION_IMAGES)
+        source_images = images.data_images(cfg, model, 'train', CALIBRATION_IMAGES)
     else:
-        images = quantize.folder_images(cfg, model, folder, CALIBRATION_IMAGES)
-    quantize.write_int8(source, target, images)
+        source_images = images.folder_images(cfg, model, folder, CALIBRATION_IMAGES)
+    quantize.write_int8(source, target, source_images)
 
 
 def check_options(
@@ -54,6 +72,19 @@ def check_options(
         )
 
 
+def check_detector_options(format: str, batch_size: int | None, dynamic: bool) -> None:
+    """Refuse options that a whole detector can not have.
+
+    Raises:
+        UserError: Says which and what to do.
+    """
+    if format != 'onnx' or dynamic or (batch_size or 1) > 1:
+        raise UserError(
+            'a whole detector is exported as ONNX for one image of one size: use --format onnx '
+            '--static without --batch-size, or --backbone-only'
+        )
+
+
 @click.command('export', cls=ConfigCommand)
 @click.argument('config')
 @click.argument('checkpoint', required=False)
@@ -68,8 +99,9 @@ def check_options(
 )  # fmt: skip
 @click.option('--batch-size', type=click.IntRange(1), help='Of a --static file.  [default: 1]')
 @click.option(
-    '--dynamic/--static', default=True, show_default=True,
-    help='Take any batch and any image size from 64 x 64, or only the given ones.',
+    '--dynamic/--static', default=None,
+    help='Take any batch and any image size from 64 x 64 (default, but of detectors), or only the '
+    'given ones.',
 )  # fmt: skip
 @click.option(
     '--deploy/--no-deploy', default=True, show_default=True,
@@ -104,8 +136,8 @@ def check_options(
 @cfg_options
 def command(
     config: str, checkpoint: str | None, format: str, backbone_only: bool,
-    shape: tuple[int, int] | None, batch_size: int | None, dynamic: bool, deploy: bool, opset: int,
-    check: bool, tolerance: float, int8: bool, calibrate: Path | None, scores: bool,
+    shape: tuple[int, int] | None, batch_size: int | None, dynamic: bool | None, deploy: bool,
+    opset: int, check: bool, tolerance: float, int8: bool, calibrate: Path | None, scores: bool,
     out: Path | None, force: bool, cfg_options: dict[str, Any],
 ) -> None:  # fmt: skip
     """Export CONFIG's model, with the weights of CHECKPOINT, to a file that needs no mmuniformer.
@@ -113,10 +145,16 @@ def command(
     The input `image` is normalized, (B, 3, H, W); the file's metadata tell mean, std and channel
     order. Outputs: of a backbone `stage1` to `stage4`; of a segmentor `logits` (B, classes, H, W);
     of a pose estimator `heatmaps` (B, key points, H/4, W/4). Every layout of stage 3 but 'auto'
-    takes dynamic sizes, and so do the light networks.
+    takes dynamic sizes, and so do the light networks. Mask R-CNN takes one image of one size;
+    outputs: `boxes`, `scores`, `labels` and `masks` (cut out by the boxes), filled up with score 0.
     """
-    check_options(format, backbone_only, batch_size, dynamic, int8, calibrate, scores, checkpoint)
     cfg = load_config(config, cfg_options)
+    detects = is_detector(cfg, backbone_only)
+    if dynamic is None:
+        dynamic = not detects
+    check_options(format, backbone_only, batch_size, dynamic, int8, calibrate, scores, checkpoint)
+    if detects:
+        check_detector_options(format, batch_size, dynamic)
     file, *quantized = settings.output_files(out, cfg, format, backbone_only, int8, force)
     if format == 'onnx':
         files.check_libraries()
@@ -131,7 +169,7 @@ def command(
     with files.quiet():
         model = build_model(cfg, checkpoint)
         metadata = settings.metadata_of(cfg, model, example[1:])
-    target = make_target(cfg, model, backbone_only, deploy)
+    target = make_target(cfg, model, backbone_only, deploy, example[1:])
     if dynamic:
         settings.refuse_auto(target.network)
     console = Console()
@@ -142,11 +180,8 @@ def command(
         files.write(target, unchecked, example, dynamic, opset, metadata)
     if check:
         with console.status('comparing it with PyTorch ...'):
-            shapes = checks.shapes_to_check(example, dynamic)
-            run = files.runner(unchecked)
-            compared = list(checks.compare(run, target.expected, target.channels, shapes))
-        console.print(checks.render(compared, tolerance))
-        if not all(each.within(tolerance) for each in compared):
+            same = agrees(unchecked, target, cfg, model, example, dynamic, tolerance, console)
+        if not same:
             unchecked.unlink()
             raise UserError(
                 f'{file} was not written: its outputs are not those of PyTorch within '

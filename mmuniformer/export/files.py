@@ -74,7 +74,7 @@ def trace(target: Target, shape: tuple[int, int, int], dynamic: bool) -> Exporte
 def write_onnx(
     program: ExportedProgram,
     file: Path,
-    output_names: tuple[str, ...],
+    target: Target,
     opset: int,
     metadata: Mapping[str, Any],
 ) -> None:
@@ -83,7 +83,7 @@ def write_onnx(
     Args:
         program: The graph.
         file: Where to write.
-        output_names: Names of the outputs; the input is ``image``.
+        target: What the graph was traced from; it names the outputs. The input is ``image``.
         opset: Version of ONNX's operators.
         metadata: What the file says of itself; values are written as JSON.
     """
@@ -94,8 +94,9 @@ def write_onnx(
             program,
             (),
             input_names=['image'],
-            output_names=output_names,
+            output_names=target.output_names,
             opset_version=opset,
+            custom_translation_table=translations(target),
             dynamo=True,
             verbose=False,
         )
@@ -105,6 +106,15 @@ def write_onnx(
     exported.model.metadata_props.update(entries)
     exported.save(file, external_data=False)
     onnx.checker.check_model(file, full_check=True)
+
+
+def translations(target: Target) -> dict[Callable[..., Any], Callable[..., Any]] | None:
+    """Return how a detector's own operators are written in ONNX."""
+    if not target.detects:
+        return None
+    from mmuniformer.export import operators
+
+    return operators.translations()
 
 
 def write_torch_export(program: ExportedProgram, file: Path, metadata: Mapping[str, Any]) -> None:
@@ -119,7 +129,7 @@ def write(
     """Export a target to a file of the format that its suffix says."""
     program = trace(target, shape, dynamic)
     if file.suffix == SUFFIXES['onnx']:
-        write_onnx(program, file, target.output_names, opset, metadata)
+        write_onnx(program, file, target, opset, metadata)
     else:
         write_torch_export(program, file, metadata)
 

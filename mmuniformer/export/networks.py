@@ -26,6 +26,8 @@ class Target(NamedTuple):
     """The same by the unchanged model, as the framework runs it: what the file is checked with."""
     output_names: tuple[str, ...]
     channels: int
+    detects: bool = False
+    """Whether the outputs are detections; these are told apart from PyTorch's by matching."""
 
 
 class BackboneMaps(nn.Module):
@@ -67,7 +69,14 @@ class PoseHeatmaps(nn.Module):
         return (self.estimator.head(self.estimator.extract_feat(image)),)
 
 
-def make_target(cfg: Config, model: nn.Module, backbone_only: bool, deploy: bool) -> Target:
+def is_detector(cfg: Config, backbone_only: bool) -> bool:
+    """Tell whether a whole detector is asked for."""
+    return cfg.get('default_scope') == 'mmdet' and not backbone_only and 'backbone' in cfg.model
+
+
+def make_target(
+    cfg: Config, model: nn.Module, backbone_only: bool, deploy: bool, shape: tuple[int, int]
+) -> Target:
     """Choose what of a model is exported.
 
     Args:
@@ -75,21 +84,23 @@ def make_target(cfg: Config, model: nn.Module, backbone_only: bool, deploy: bool
         model: In evaluation mode; it is not changed.
         backbone_only: Whether to leave neck and heads out.
         deploy: Whether the exported copy is folded by ``switch_to_deploy``.
+        shape: Height and width of the images that a detector takes.
 
     Raises:
         UserError: Models of the kind can't be exported.
     """
-    kind, names, expected = describe(cfg, model, backbone_only)
+    kind, names, expected = describe(cfg, model, backbone_only, shape)
     network = kind(copy.deepcopy(model))
     _, backbone = find_backbone(network)
     if deploy:
         backbone.switch_to_deploy()
     make_exportable(network)
-    return Target(network.eval(), expected, names, backbone.in_channels)
+    detects = is_detector(cfg, backbone_only)
+    return Target(network.eval(), expected, names, backbone.in_channels, detects)
 
 
 def describe(
-    cfg: Config, model: nn.Module, backbone_only: bool
+    cfg: Config, model: nn.Module, backbone_only: bool, shape: tuple[int, int]
 ) -> tuple[Callable[[nn.Module], nn.Module], tuple[str, ...], Callable[[Tensor], Outputs]]:
     """Return how to wrap a model, its outputs' names, and how the framework computes them."""
     _, backbone = find_backbone(model)
@@ -99,6 +110,15 @@ def describe(
         names = tuple(f'stage{stage + 1}' for stage in backbone.out_indices)
         return lambda model: BackboneMaps(find_backbone(model)[1]), names, backbone
     scope = cfg.get('default_scope')
+    if is_detector(cfg, backbone_only):
+        from mmuniformer.export import detector
+
+        names = detector.OUTPUT_NAMES
+        return (
+            lambda model: detector.Detections(model, shape),
+            names,
+            lambda image: detector.detect(model, image),
+        )
     if scope == 'mmseg' and isinstance(getattr(model, 'decode_head', None), nn.Module):
         return SegmentorLogits, ('logits',), lambda image: (segment(model, image),)
     if scope == 'mmpose' and hasattr(model, 'head'):

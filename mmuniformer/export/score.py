@@ -33,7 +33,7 @@ def check_data(cfg: Config) -> None:
     for name in ('test_dataloader', 'test_evaluator'):
         if name not in cfg:
             raise UserError(f'--score: the config has no {name}')
-    with scope_of(cfg):
+    with quiet(), scope_of(cfg):
         check_dataset(cfg.test_dataloader.dataset)
 
 

@@ -1,0 +1,22 @@
+"""Label a picture by an exported segmentor: onnx_example.py MODEL.onnx PICTURE LABELS.png.
+
+Needs onnxruntime, numpy and Pillow alone.
+"""
+
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+session = onnxruntime.InferenceSession(sys.argv[1])
+known = session.get_modelmeta().custom_metadata_map
+size, mean, std = (np.float32(json.loads(known[key])) for key in ('size', 'mean', 'std'))
+picture = Image.open(sys.argv[2]).convert('RGB')
+scale = min(max(size) / max(picture.size), min(size) / min(picture.size))
+scaled = picture.resize([round(side * scale) for side in picture.size], Image.Resampling.BILINEAR)
+image = ((np.asarray(scaled) - mean) / std).transpose(2, 0, 1)[None]
+(logits,) = session.run(None, {'image': image})
+labels = Image.fromarray(logits[0].argmax(0).astype(np.uint8))
+labels.resize(picture.size, Image.Resampling.NEAREST).save(sys.argv[3])
