@@ -283,7 +283,16 @@ def test_compile_jobs_fit_cores_and_memory(bootstrap, monkeypatch, cores, gibiby
 def test_make_help_lists_the_targets(repository):
     done = subprocess.run(['make', '-C', repository], capture_output=True, text=True, check=True)
     lines = [line.split() for line in done.stdout.splitlines() if line.startswith('  make ')]
-    targets = ['help', 'install', 'quickstart', 'quickstart-det', 'test', 'lint', 'clean']
+    targets = [
+        'help',
+        'install',
+        'quickstart',
+        'quickstart-det',
+        'test',
+        'performance',
+        'lint',
+        'clean',
+    ]
     assert [line[1] for line in lines] == targets
     assert all(line[2:] for line in lines)
 
