@@ -11,8 +11,10 @@ from torch import Tensor
 
 from mmuniformer.export.networks import Outputs
 
-SAME_BOX, SAME_MASK, ENOUGH = 0.99, 0.99, 0.99
-"""Overlaps from which on boxes and masks are the same, and share that has to be."""
+SAME_BOX = 0.1
+"""Pixels that the sides of the same box may be apart: boxes without area have no overlap."""
+SAME_MASK, ENOUGH = 0.99, 0.99
+"""Overlap from which on masks are the same, and the share of detections that has to be."""
 
 
 class Agreement(NamedTuple):
@@ -43,16 +45,14 @@ def match(
     tolerance: float,
 ) -> Agreement:
     """Run a file and mmdetection on images ``(1, C, H, W)``; scores may differ by a tolerance."""
-    from mmdet.structures.bbox import bbox_overlaps
-
     totals = torch.zeros(5, dtype=torch.long)
     for image in images:
         theirs = expected(image)
         found = run(image)
         ours = [output[found[1] > 0] for output in found]
         same = (theirs[2][:, None] == ours[2]) & ((theirs[1][:, None] - ours[1]).abs() <= tolerance)
-        overlaps = torch.where(same, bbox_overlaps(theirs[0], ours[0]), 0.0)
-        pairs = (overlaps >= SAME_BOX).nonzero().tolist()
+        apart = (theirs[0][:, None] - ours[0]).abs().amax(-1)
+        pairs = (same & (apart <= SAME_BOX)).nonzero().tolist()
         partner = dict(reversed(pairs))
         masks = sum(
             same_mask(theirs[3][index], ours[3][other], ours[0][other])
@@ -77,7 +77,7 @@ def render(agreement: Agreement, tolerance: float) -> Table:
     """Lay it out for the terminal."""
     table = Table(
         title='the file against mmdetection',
-        caption=f'the same: overlap from {SAME_BOX:.0%} on, scores within {tolerance:g}',
+        caption=f'to {SAME_BOX} pixels, {SAME_MASK:.0%} of a mask, {tolerance:g} of a score',
     )
     for name in ('images', 'detections', 'surplus', 'same boxes', 'same masks', 'verdict'):
         table.add_column(name, justify='right')
