@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
+
+# Before torch starts its threads: they should not spin where others compute, too.
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+import torch  # noqa: E402
 
 torch.set_num_threads(2)
 

@@ -1,6 +1,5 @@
 """Parameters and FLOPs against a formula on paper and against every published figure."""
 
-import functools
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from mmuniformer.complexity import (
     count_backbone,
     find_published,
     layout,
+    published_shape,
     verdict,
 )
 from mmuniformer.errors import UserError
@@ -203,17 +203,23 @@ def layout_options(test_layout):
     }
 
 
+COUNTED = {}
+WITHOUT_COST = ('init_cfg', 'norm_eval', 'drop_path_rate')
+"""Settings of a backbone that the variants of a recipe differ in, and no count depends on."""
+
+
 def counted(config, test_layout=None):
-    """The cost of a config as the task's figures are published."""
+    """The cost of a config as the task's figures are published; equal models are counted once."""
     (path,) = (path for path in CONFIGS if path.stem == config)
     pytest.importorskip(FRAMEWORKS[path.relative_to(ROOT / 'configs').parts[0]])
     cfg = load_config(path, layout_options(test_layout))
-    return cost(path, layout(cfg))
-
-
-@functools.cache
-def cost(path, test_layout):
-    return complexity(load_config(path, layout_options(test_layout)))
+    model = cfg.model.to_dict()
+    for setting in WITHOUT_COST:
+        model['backbone'].pop(setting, None)
+    key = repr((model, published_shape(cfg)))
+    if key not in COUNTED:
+        COUNTED[key] = complexity(cfg)
+    return COUNTED[key]
 
 
 def with_slow_ones(rows, name):
