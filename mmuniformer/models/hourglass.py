@@ -107,7 +107,10 @@ class HourglassBlock(AttentionBlock):
 
 def take(tokens: Tensor, index: Tensor) -> Tensor:
     """Pick tokens ``(B, N, C)`` by an index ``(B, M)``: ``(B, M, C)``."""
-    return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+    # Whole rows of all images at once: a gather would look up each channel.
+    first = torch.arange(tokens.shape[0], device=index.device).unsqueeze(1) * tokens.shape[1]
+    rows = tokens.flatten(0, 1).index_select(0, (first + index).flatten())
+    return rows.view(*index.shape, tokens.shape[-1])
 
 
 def halve_score(score: Tensor, height: int, width: int) -> Tensor:
