@@ -77,7 +77,7 @@ def page(page: Path | None, only: str, stored: bool, out: Path) -> None:
     """
     page = page or Path('docs/performance.md')
     text = page.read_text(encoding='utf-8')
-    for index, place in enumerate(PLACE.finditer(text)):
+    for place in PLACE.finditer(text):
         arguments = arguments_of(place)
         shown = shlex.join(arguments)
         if only not in shown:
@@ -85,12 +85,12 @@ def page(page: Path | None, only: str, stored: bool, out: Path) -> None:
         if needs_gpu(arguments) and not (stored or torch.cuda.is_available()):
             click.echo(f'left as it was, there is no GPU: {shown}')
             continue
-        folder = out / f'{index + 1:02}'
+        folder = out / re.sub(r'[^\w-]+', '_', shown)
         if not stored:
             click.echo(f'mmuniformer benchmark {shown}')
             measure(arguments, folder)
         # At once: what was measured stays where a later command fails.
-        write_table(page, index, markdown(read(folder / 'benchmark.json')))
+        write_table(page, place['arguments'], markdown(read(folder / 'benchmark.json')))
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -105,9 +105,11 @@ def read(file: Path) -> dict[str, Any]:
         raise UserError(f'{file}: {error.strerror}; measure first, without --stored') from error
 
 
-def write_table(page: Path, index: int, table: str) -> None:
-    """Replace one table of a page, counted from 0."""
+def write_table(page: Path, arguments: str, table: str) -> None:
+    """Replace the table of a command on a page, which may have changed otherwise meanwhile."""
     text = page.read_text(encoding='utf-8')
-    place = list(PLACE.finditer(text))[index]
-    start, end = place.span('table')
-    page.write_text(f'{text[:start]}\n{table}\n{text[end:]}', encoding='utf-8')
+    for place in PLACE.finditer(text):
+        if place['arguments'] == arguments:
+            start, end = place.span('table')
+            page.write_text(f'{text[:start]}\n{table}\n{text[end:]}', encoding='utf-8')
+            return

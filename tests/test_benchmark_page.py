@@ -104,6 +104,17 @@ def test_stored_figures_are_laid_out_again(measured):
     assert len(commands) == 1
 
 
+def test_figures_are_kept_by_their_command(measured):
+    page, commands = measured
+    run(page)
+    text = page.read_text()
+    first = '```bash\nmmuniformer benchmark pose other\n```\n\n<!-- table -->\n<!-- /table -->\n\n'
+    page.write_text(first + PAGE)
+    run(page, '--stored', '--only', 'small')
+    assert page.read_text() == first + text
+    assert len(commands) == 1
+
+
 def test_figures_that_are_not_there_are_named(measured):
     page, _ = measured
     result = run(page, '--stored')
