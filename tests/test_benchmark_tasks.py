@@ -17,6 +17,8 @@ from mmuniformer.benchmark_run import explained
 from mmuniformer.errors import UserError
 from mmuniformer.loading import load_config
 
+pytestmark = pytest.mark.frameworks
+
 TOYS = {
     'det': 'mask-rcnn_uniformer-nano_fpn_toy',
     'seg': 'fpn_uniformer-nano_toy-128x128',

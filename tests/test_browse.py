@@ -13,6 +13,8 @@ from mmuniformer.browse import Sample, command, draw_sample, draw_samples, load_
 from mmuniformer.errors import UserError
 from mmuniformer.loading import load_config
 
+pytestmark = pytest.mark.frameworks
+
 CONFIGS = {
     'det': ('mask-rcnn_uniformer-nano_fpn_toy', 'mmdet', 'coco'),
     'seg': ('upernet_uniformer-nano_toy-128x128', 'mmseg', 'ade'),

@@ -18,6 +18,8 @@ from mmengine.runner.checkpoint import load_checkpoint, load_from_http
 from mmuniformer import compat
 from mmuniformer.errors import CheckpointError
 
+pytestmark = pytest.mark.frameworks
+
 
 def reload_safely(content):
     """Write with torch.save, read with the check on."""

@@ -24,6 +24,8 @@ from mmuniformer.loading import load_config
 from mmuniformer.model_zoo import load_models
 from mmuniformer.models import UniFormer, UniFormerLight
 
+pytestmark = pytest.mark.frameworks
+
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = [path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts]
 

@@ -18,6 +18,8 @@ from mmengine.registry import DefaultScope
 
 from mmuniformer import model_zoo
 
+pytestmark = pytest.mark.frameworks
+
 pytest.importorskip('mmdet')
 
 ROOT = Path(__file__).resolve().parents[1]

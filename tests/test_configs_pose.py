@@ -21,6 +21,8 @@ from mmuniformer import model_zoo
 from mmuniformer.checkpoints import check_whole_model
 from mmuniformer.errors import CheckpointError
 
+pytestmark = pytest.mark.frameworks
+
 pytest.importorskip('mmpose')
 
 ROOT = Path(__file__).resolve().parents[1]

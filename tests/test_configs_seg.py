@@ -27,6 +27,8 @@ from seg_helpers import (
 
 from mmuniformer import model_zoo
 
+pytestmark = pytest.mark.frameworks
+
 pytest.importorskip('mmseg')
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,6 +13,8 @@ from mmuniformer.explain import command, draw, explain_layouts, shown_blocks, vi
 from mmuniformer.models import UniFormer, UniFormerLight
 from mmuniformer.models.mhra import WindowMHRA
 
+pytestmark = pytest.mark.frameworks
+
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 

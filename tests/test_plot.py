@@ -11,6 +11,8 @@ from mmengine.visualization import LocalVisBackend
 from mmuniformer.errors import UserError
 from mmuniformer.plot import command, draw_runs, find_runs, read_run
 
+pytestmark = pytest.mark.frameworks
+
 
 def train_line(step, **scalars):
     return {'lr': 1e-3, 'time': 0.1, 'data_time': 0.1, 'memory': 1, 'iter': step, **scalars}
