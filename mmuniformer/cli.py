@@ -36,7 +36,7 @@ COMMANDS = {
     'browse': Entry('mmuniformer.browse:command', "Draw augmented images of a config's data."),
     'plot': Entry('mmuniformer.plot:command', 'Draw the curves of a training run.'),
     'benchmark': Entry(
-        'mmuniformer.benchmark:command', 'Measure layouts side by side: score, time, memory.'
+        'mmuniformer.benchmark:command', 'Measure profiles and layouts side by side.'
     ),
     'complexity': Entry(
         'mmuniformer.complexity:command', 'Count parameters and FLOPs, attention included.'

@@ -1,4 +1,4 @@
-"""Layouts of stage 3 side by side; the same as ``mmuniformer benchmark``."""
+"""Profiles and layouts side by side; the same as ``mmuniformer benchmark``."""
 
 import sys
 
