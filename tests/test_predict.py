@@ -268,6 +268,13 @@ def test_results_are_not_replaced_without_force(predict, pictures, tmp_path):
     assert (tmp_path / 'out' / 'predictions.json').read_text() != before
 
 
+def test_half_precision_by_its_flag(predict, pictures):
+    full = predict('pose', pictures[0], out='full')[2][0]['keypoints']
+    half = predict('pose', pictures[0], '--amp', out='half')[2][0]['keypoints']
+    assert full != half
+    assert len(full) == len(half)
+
+
 def test_neighbours_in_a_batch_change_nothing(predict, pictures, tmp_path):
     """Pictures of different sizes are not padded to one."""
     wide = tmp_path / 'wide.png'

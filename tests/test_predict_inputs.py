@@ -1,13 +1,16 @@
 """Pictures and videos as people see them, COCO files around them, and where results go."""
 
+import io
 import json
 import struct
 import zlib
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from videos import write_video
 
 from mmuniformer.errors import UserError
@@ -21,6 +24,7 @@ from mmuniformer.predict.inputs import (
     read_picture,
 )
 from mmuniformer.predict.output import Output
+from mmuniformer.predict.run import RateColumn, predict
 
 UPRIGHT = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
 # What a camera that notes this orientation has stored, for it to be seen as UPRIGHT.
@@ -431,3 +435,31 @@ def test_output_that_can_not_be_written(tmp_path):
     output = Output(tmp_path / 'file' / 'out', [])
     with pytest.raises(UserError, match='could not be written'), output.opened([]):
         pass
+
+
+class Empty(Counting):
+    """A task that finds nothing."""
+
+    def __call__(self, shots):
+        return [0 for _ in shots]
+
+
+def test_progress_tells_how_many_how_fast_and_how_long(tmp_path):
+    paths = [save(tmp_path / f'{name}.png', UPRIGHT) for name in 'abc']
+    sources, _ = find_sources([str(path) for path in paths])
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120)
+    output = Output(tmp_path / 'out', sources, pictures=False)
+    outcome = predict(Empty(), sources, output, coco.PictureIds(sources), 2, console)
+    assert outcome.pictures == 3
+    (*_, last, _) = screen.getvalue().splitlines()
+    for shown in ('predicting', '3/3', '0:00:00'):
+        assert shown in last
+
+
+@pytest.mark.parametrize(
+    ('speed', 'text'), [(12.34, '12.3/s'), (0.25, '4.0 s each'), (None, ''), (0, '')]
+)
+def test_rate_of_fast_and_slow_runs(speed, text):
+    task = SimpleNamespace(finished_speed=None, speed=speed)
+    assert RateColumn().render(task).plain == text
