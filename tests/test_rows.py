@@ -82,9 +82,12 @@ def test_pieces_are_as_small_as_asked(monkeypatch):
     torch.testing.assert_close(out, expected)
 
 
-@pytest.mark.parametrize('why', ['training', 'gradients', 'layout'])
+@pytest.mark.parametrize('why', ['training', 'part in training', 'hook', 'gradients', 'layout'])
 def test_nothing_is_changed_in_place_where_it_matters(why):
-    block = nn.Identity().train(why == 'training')
+    block = nn.Sequential(nn.Identity()).train(why == 'training')
+    block[0].train(why == 'part in training')
+    if why == 'hook':
+        block[0].register_forward_hook(lambda *args: None)
     x = torch.randn(2, 3, 3, 4)
     if why != 'layout':
         x = x.contiguous(memory_format=torch.channels_last)
@@ -101,6 +104,25 @@ def test_blocked_attention_attends_alike(limit, monkeypatch):
     q, k, v = torch.randn(3, 4, 2, 6, 8, dtype=torch.float64).transpose(2, 3).unbind(0)
     out = attention.blocked_attention(q, k, v)
     torch.testing.assert_close(out, attention.plain_attention(q, k, v), rtol=0, atol=1e-14)
+
+
+@torch.no_grad()
+def test_dropout_drops_in_bfloat16():
+    q, k, v = torch.ones(3, 1, 1, 64, 8, dtype=torch.bfloat16).unbind(0)
+    assert torch.equal(attention.fused_attention(q, k, v), v)
+    assert not torch.equal(attention.fused_attention(q, k, v, dropout=0.5), v)
+
+
+@torch.no_grad()
+def test_channels_first_stays_channels_first(monkeypatch):
+    plain = filled(UniFormer, channels_last=False)
+    seen = []
+    monkeypatch.setattr(
+        'mmuniformer.models.blocks.add_pointwise',
+        lambda block, x, branch, width: seen.append(x.is_contiguous()) or x + branch(x),
+    )
+    plain(reference.formula_image((2, 3, 64, 96)).float())
+    assert seen == [True] * sum(plain.depths)
 
 
 @pytest.mark.parametrize('backbone', [UniFormer, UniFormerLight])

@@ -324,3 +324,9 @@ def test_compiled_runs_the_same_through_the_compiler(backbone):
         assert model._compiled_call_impl is not None
         for a, b in zip(model(images()), plain(images()), strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+@BOTH
+def test_an_empty_batch_is_refused(backbone):
+    with pytest.raises(ValueError, match='a batch of at least one image'):
+        backbone('nano')(torch.zeros(0, 3, 64, 64))

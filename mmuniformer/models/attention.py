@@ -32,7 +32,11 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Te
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
     """Attend without the ``N x N`` matrix, in chunks where the device limits the batch."""
-    if q.device.type == 'cpu' and q.dtype == torch.bfloat16 and not torch.is_grad_enabled():
+    if (
+        q.device.type == 'cpu'
+        and q.dtype == torch.bfloat16
+        and not (dropout or torch.is_grad_enabled() or torch.compiler.is_compiling())
+    ):
         return blocked_attention(q, k, v)
     if q.is_cuda and q.shape[0] > MAX_FUSED_BATCH:
         return chunked_attention(q, k, v, dropout, MAX_FUSED_BATCH)

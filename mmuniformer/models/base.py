@@ -117,6 +117,8 @@ class StagedBackbone(BaseModule):
         outs, state = [], None
         for stage in range(self.num_stages):
             x = self.get_submodule(f'patch_embed{stage + 1}')(x)
+            if not self.channels_last:
+                x = x.contiguous()
             x, state = self.forward_stage(stage, x, state)
             if stage in self.out_indices:
                 outs.append(self.get_submodule(f'norm{stage + 1}')(x).contiguous())
@@ -147,6 +149,8 @@ class StagedBackbone(BaseModule):
                 f'the backbone takes (B, {self.in_channels}, H, W), not {tuple(x.shape)}: '
                 'stack images into a batch, or set in_channels'
             )
+        if x.shape[0] == 0:
+            raise ValueError('the backbone takes a batch of at least one image, not of none')
         if min(x.shape[2:]) < MIN_SIDE:
             raise ValueError(
                 f'an image of {x.shape[2]} x {x.shape[3]} (H x W) is too small: both sides should '
@@ -171,7 +175,8 @@ class StagedBackbone(BaseModule):
         for stage in range(self.num_stages):
             for module in (self.get_submodule(f'patch_embed{stage + 1}'), *self.blocks(stage)):
                 fold(module, windowed=stage in self.windowed_stages)
-        self.deployed = torch.ones((), dtype=torch.bool)
+        device = next(self.parameters()).device
+        self.deployed = torch.ones((), dtype=torch.bool, device=device)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Refuse weights of the other form: folded and plain ones share names and shapes."""

@@ -22,12 +22,13 @@ def add_pointwise(
     """Return ``x + branch(x)``; in inference on a CPU it may be ``x`` itself, changed in place.
 
     Args:
-        block: Whose branch it is; its mode decides.
+        block: Whose branch it is. In training, and where hooks may keep what they see, ``x`` stays.
         x: Map ``(B, C, H, W)`` that nothing else reads.
         branch: Point-wise: what it gives for a pixel depends on that pixel alone.
         width: Channels of its widest layer.
     """
-    busy = block.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
+    watched = any(m.training or m._forward_hooks or m._forward_pre_hooks for m in block.modules())
+    busy = watched or torch.is_grad_enabled() or torch.compiler.is_compiling()
     if busy or x.device.type != 'cpu' or not x.is_contiguous(memory_format=torch.channels_last):
         return x + branch(x)
     rows = x.permute(0, 2, 3, 1).flatten(0, 2)
