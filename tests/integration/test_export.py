@@ -1,0 +1,125 @@
+"""`mmuniformer export` of whole models: checked, quantized, scored, and used without us."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from seg_helpers import LOADERS
+
+from mmuniformer.export.command import command
+from mmuniformer.export.files import runner
+from mmuniformer.export.networks import segment
+from mmuniformer.loading import build_model, load_config, scope_of
+
+pytest.importorskip('onnxruntime')
+pytestmark = [pytest.mark.slow, pytest.mark.integration]
+
+SEGMENTORS = [f'{head}_uniformer-nano_toy-128x128' for head in ('fpn', 'upernet')]
+DETECTOR = 'mask-rcnn_uniformer-nano_fpn_toy'
+POSE = 'td-hm_uniformer-nano_toy-128x96'
+
+
+def write_checkpoint(config, file):
+    """Random weights whose outputs differ from place to place."""
+    torch.manual_seed(0)
+    model = build_model(load_config(config))
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.kaiming_normal_(parameter)
+        elif name.endswith('bias'):
+            torch.nn.init.normal_(parameter, 0, 0.2)
+    torch.save({'state_dict': model.state_dict(), 'meta': {}}, file)
+    return file
+
+
+def export(config, checkpoint, file, *options):
+    """Run the command; return the rows of its table of scores."""
+    arguments = [config, checkpoint, '--out', file, *options]
+    result = CliRunner(env={'COLUMNS': '200'}).invoke(command, list(map(str, arguments)))
+    assert result.exception is None, result.output
+    assert result.output.count('agrees') == 3, result.output
+    assert 'differs' not in result.output
+    rows = [re.findall(r'[^│\s][^│]*', line) for line in result.output.splitlines()]
+    return {name.strip(): [*map(str.strip, cells)] for name, *cells in filter(None, rows)}
+
+
+@pytest.mark.parametrize('config', SEGMENTORS)
+def test_segmentor_is_scored_as_in_pytorch_and_close_to_it_in_8_bits(toy_root, tmp_path, config):
+    pytest.importorskip('mmseg')
+    checkpoint = write_checkpoint(config, tmp_path / 'weights.pth')
+    file = tmp_path / 'net.onnx'
+    data = [f'{loader}.data_root={toy_root}/ade/' for loader in LOADERS]
+    rows = export(config, checkpoint, file, '--int8', '--score', '--cfg-options', *data)
+    pytorch, exported, _ = rows['mIoU']
+    assert exported == pytorch
+    small = tmp_path / 'net-int8.onnx'
+    assert small.stat().st_size < 0.35 * file.stat().st_size
+
+    with scope_of(load_config(config)):
+        model = build_model(load_config(config), checkpoint)
+    image = torch.randn(2, 3, 96, 131, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wanted = segment(model, image)
+    whole, eight = ((runner(each)(image)[0] - wanted).std() for each in (file, small))
+    assert whole < 1e-4 * wanted.std()
+    assert 1e-3 * wanted.std() < eight < 0.3 * wanted.std()
+
+
+def test_pose_estimator_is_calibrated_by_pictures_and_scored_with_flips(toy_root, tmp_path):
+    pytest.importorskip('mmpose')
+    checkpoint = write_checkpoint(POSE, tmp_path / 'weights.pth')
+    coco = toy_root / 'coco'
+    rows = export(
+        *(POSE, checkpoint, tmp_path / 'net.onnx', '--int8', '--calibrate', coco / 'val2017'),
+        *('--score', '--cfg-options', f'test_dataloader.dataset.data_root={coco}/'),
+        f'test_evaluator.ann_file={coco}/annotations/person_keypoints_val2017.json',
+        'model.test_cfg.flip_test=True',
+    )
+    pytorch, exported, _ = rows['coco/AR']
+    assert exported == pytorch
+    assert (tmp_path / 'net-int8.onnx').is_file()
+
+
+def test_mask_rcnn_is_exported_from_image_to_masks(toy_root, tmp_path):
+    pytest.importorskip('mmdet')
+    checkpoint = write_checkpoint(DETECTOR, tmp_path / 'weights.pth')
+    file = tmp_path / 'net.onnx'
+    arguments = [DETECTOR, checkpoint, '--out', file, '--cfg-options']
+    arguments += [f'test_dataloader.dataset.data_root={toy_root}/coco/']
+    result = CliRunner(env={'COLUMNS': '200'}).invoke(command, list(map(str, arguments)))
+    assert result.exception is None, result.output
+    assert 'agrees' in result.output
+    boxes, scores, labels, masks = runner(file)(torch.randn(1, 3, 128, 128))
+    assert (boxes.shape, masks.shape[1:]) == ((20, 4), (28, 28))
+    assert scores.max() > 0.05
+    assert set(labels.tolist()) <= {-1, 0, 1, 2}
+    graph = pytest.importorskip('onnx').load(file)
+    assert {entry.domain for entry in graph.opset_import} == {''}
+    assert {'NonMaxSuppression', 'RoiAlign'} <= {node.op_type for node in graph.graph.node}
+
+
+def test_example_labels_a_picture_without_mmuniformer(toy_root, tmp_path, run_python, repository):
+    pytest.importorskip('mmseg')
+    checkpoint = write_checkpoint(SEGMENTORS[0], tmp_path / 'weights.pth')
+    file = tmp_path / 'net.onnx'
+    export(SEGMENTORS[0], checkpoint, file)
+    picture = next((toy_root / 'coco' / 'val2017').glob('*.jpg'))
+    labels = tmp_path / 'labels.png'
+    done = run_python(repository / 'tools' / 'onnx_example.py', file, picture, labels)
+    assert done.returncode == 0, done.stderr
+
+    cfg = load_config(SEGMENTORS[0])
+    with scope_of(cfg):
+        model = build_model(cfg, checkpoint)
+    image = torch.from_numpy(np.array(Image.open(picture))).permute(2, 0, 1)[None].float()
+    image = (image - model.data_preprocessor.mean) / model.data_preprocessor.std
+    with torch.no_grad():
+        wanted = segment(model, image)[0].argmax(0).numpy()
+    found = np.array(Image.open(labels))
+    assert found.shape == wanted.shape
+    assert (found == wanted).mean() > 0.999
