@@ -110,6 +110,7 @@ def test_unknown_class_is_named_with_those_there_are(data):
         check_dataset(cfg | dict(metainfo=dict(classes='names.txt')))
 
 
+@pytest.mark.frameworks
 def test_category_that_the_framework_does_not_know_is_named(data):
     pytest.importorskip('mmdet.datasets')
     folder, content, cfg = data
@@ -224,6 +225,7 @@ def test_missing_file_of_detected_boxes_is_named(people):
     check_dataset(cfg | dict(bbox_file=str(folder / 'det.json')))
 
 
+@pytest.mark.frameworks
 def test_another_number_of_key_points_is_named(people):
     pytest.importorskip('mmpose.datasets')
     folder, content, cfg = people
@@ -232,6 +234,7 @@ def test_another_number_of_key_points_is_named(people):
         check_dataset(cfg | dict(type='mmpose.CocoDataset', metainfo=None))
 
 
+@pytest.mark.frameworks
 @pytest.mark.parametrize('outputs', [17, 5])
 def test_another_number_of_outputs_is_named(outputs):
     pytest.importorskip('mmpose.datasets')
@@ -251,8 +254,17 @@ def test_folders_of_images_are_checked_as_the_data_set_names_them(tmp_path):
     (tmp_path / 'images' / 'a_leftImg8bit.png').touch()
     with pytest.raises(UserError, match=r'no images that end in \.jpg'):
         check_dataset(cfg)
+    check_dataset(cfg | dict(img_suffix='_leftImg8bit.png'))
+
+
+@pytest.mark.frameworks
+def test_suffix_is_that_of_the_data_sets_type(tmp_path):
     pytest.importorskip('mmseg.datasets')
+    (tmp_path / 'a_leftImg8bit.png').touch()
+    cfg = dict(data_root=str(tmp_path), data_prefix=dict(img_path=''))
     check_dataset(cfg | dict(type='mmseg.CityscapesDataset'))
+    with pytest.raises(UserError, match=r'no images that end in \.jpg'):
+        check_dataset(cfg | dict(type='mmseg.ADE20KDataset'))
 
 
 def test_reason_stands_alone(data):

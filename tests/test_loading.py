@@ -97,6 +97,7 @@ def test_a_config_without_a_model():
         build_model(Config({}))
 
 
+@pytest.mark.frameworks
 def test_a_detector_in_the_scope_of_its_framework():
     pytest.importorskip('mmdet')
     model = build_model(load_config(NANO), device='meta')

@@ -160,6 +160,7 @@ def test_index_imports_every_metafile_and_knows_every_collection():
         assert {model['In Collection'] for model in model_zoo.load_models(metafile)} <= collections
 
 
+@pytest.mark.frameworks
 def test_mim_search_answers_from_the_index():
     search = pytest.importorskip('mim.commands.search')
     table = search.convert2df(search.load(str(ROOT / 'model-index.yml')))

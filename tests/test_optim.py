@@ -132,6 +132,7 @@ def test_a_bare_backbone_and_one_that_is_deeper_inside():
     assert rates['detector.neck.weight'] == LR
 
 
+@pytest.mark.frameworks
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpose'])
 def test_every_framework_finds_the_constructor(scope):
     pytest.importorskip(scope)
