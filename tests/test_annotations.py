@@ -134,6 +134,23 @@ def test_image_that_cannot_be_decoded_is_named(data, content):
         check_dataset(cfg)
 
 
+@pytest.mark.parametrize('kind', ['empty', 'missing'])
+def test_later_image_that_is_empty_or_missing_is_named(data, kind):
+    folder, content, cfg = data
+    image = content['images'][0]
+    later = [image | {'id': number, 'file_name': 'a.png'} for number in range(2, 40)]
+    content['images'] += [*later, image | {'id': 40, 'file_name': 'last.png'}]
+    write(folder, content)
+    last = folder / 'images' / 'last.png'
+    if kind == 'empty':
+        last.touch()
+    message = {'empty': 'can not be decoded .it is empty', 'missing': 'does not exist'}[kind]
+    with pytest.raises(UserError, match=rf'last\.png.* {message}'):
+        check_dataset(cfg)
+    last.write_bytes(b'looked at when its turn comes')
+    check_dataset(cfg)
+
+
 @pytest.mark.parametrize('turned', [(30, 40), (40, 30)])
 def test_size_is_that_of_the_photo_as_it_is_read(data, turned):
     folder, content, cfg = data

@@ -16,7 +16,6 @@ from mmengine.registry import DefaultScope
 from seg_helpers import (
     DELTAS,
     FPN,
-    OWN_SIZE,
     SEG,
     TOYS,
     UPERNET,
@@ -411,24 +410,3 @@ def test_semantic_fpn_sees_multiples_of_32(own_data):
     sample = DATASETS.build(config.test_dataloader.dataset)[0]
     assert sample['inputs'].shape == (3, 512, 640)
     assert sample['data_samples'].gt_sem_seg.shape == (80, 97)
-
-
-@pytest.mark.parametrize(
-    ('pixels', 'wanted'),
-    [
-        (np.full(OWN_SIZE, 77, np.uint8), 77),
-        (np.full((*OWN_SIZE, 4), 90, np.uint8), 90),
-        (np.full(OWN_SIZE, 40000, np.uint16), 40000 >> 8),
-        (np.full((*OWN_SIZE, 3), 65535, np.uint16), 255),
-    ],
-    ids=['grey', 'alpha', '16-bit grey', '16-bit colour'],
-)
-def test_pictures_of_other_kinds_are_read_as_8_bit_rgb(own_data, pixels, wanted):
-    from mmseg.registry import DATASETS
-
-    cv2.imwrite(str(own_data / 'val' / 'images' / '0.png'), pixels)
-    config = load(UPERNET.format('small-global'), *own_data_options(own_data))
-    picture = DATASETS.build(config.test_dataloader.dataset)[0]['inputs']
-    assert picture.shape == (3, 512, 640)
-    assert picture.dtype == torch.uint8
-    assert torch.unique(picture).tolist() == [wanted]

@@ -113,6 +113,16 @@ def test_first_files_of_a_data_set_are_checked(tmp_path, image):
         check_files(Data())
     Data.masks = (good,)
     check_files(Data())
+    Data.masks = (good,) * 30 + (bad,)
+    check_files(Data())
+    bad.write_bytes(b'')
+    with pytest.raises(UserError, match=r'bad\.png is empty'):
+        check_files(Data())
+    bad.unlink()
+    with pytest.raises(UserError, match=r'bad\.png is missing'):
+        check_files(Data())
+    Data.masks = ('s3://bucket/bad.png',)
+    check_files(Data())
 
 
 def segmentor(num_classes=3):

@@ -21,7 +21,7 @@ FIELDS = {
 """The tables of a COCO annotation file, and what the frameworks read of each entry."""
 
 IMAGES_CHECKED = 16
-"""Images of a data set that are opened before a run; the others are when their turn comes."""
+"""Images of a data set that are decoded before a run; the others are when their turn comes."""
 
 
 def check_dataset(cfg: Mapping[str, Any]) -> None:
@@ -251,16 +251,22 @@ def can_be_cropped(person: Mapping[str, Any]) -> bool:
 
 
 def check_images(path: Path, images: list[dict[str, Any]], folder: Path) -> None:
-    """Refuse a data set whose first images are missing, can't be decoded or have another size.
+    """Refuse a data set with missing or empty images, or whose first ones are not what it says.
+
+    The first are decoded and their size is compared.
 
     Raises:
         UserError: Names the image.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    for entry in images[:IMAGES_CHECKED]:
+    for number, entry in enumerate(images):
         file = folder / entry['file_name']
         try:
+            if not file.stat().st_size:
+                raise OSError('it is empty')
+            if number >= IMAGES_CHECKED:
+                continue
             with Image.open(file) as picture:
                 picture.load()
                 stored, size = picture.size, ImageOps.exif_transpose(picture).size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,10 +63,7 @@ def check_label_file(label_map: str | Path, image: str | Path) -> None:
             picture = ImageOps.exif_transpose(picture)  # decodes it
             image_size = picture.size
     except FileNotFoundError as error:
-        raise UserError(
-            f'{error.filename} is missing: each image needs a label map of the same name; set '
-            'dataset.data_prefix, img_suffix and seg_map_suffix to what your folders have'
-        ) from None
+        raise UserError(missing_message(error.filename)) from None
     except (OSError, UnidentifiedImageError) as error:
         raise UserError(f'{label_map} or {image} cannot be read as an image: {error}') from None
     if mode not in INDEX_MODES:
@@ -121,11 +119,31 @@ def check_names(dataset: Any, head: nn.Module) -> None:
 
 
 def check_files(dataset: Any) -> None:
-    """Refuse a data set whose first files are no label maps (``check_label_file``)."""
-    for index in range(min(len(dataset), FILES_CHECKED)):
+    """Refuse missing and empty files, and first ones that are no label maps (``check_label_file``).
+
+    Raises:
+        UserError: Names the file. Files on remote storage pass unseen.
+    """
+    for index in range(len(dataset)):
         info = dataset.get_data_info(index)
-        if 'seg_map_path' in info:
+        files = [str(info[key]) for key in ('img_path', 'seg_map_path') if key in info]
+        if any('://' in file for file in files):
+            return
+        if index < FILES_CHECKED and 'seg_map_path' in info:
             check_label_file(info['seg_map_path'], info['img_path'])
+        for file in files:
+            if not os.path.exists(file):
+                raise UserError(missing_message(file))
+            if not os.path.getsize(file):
+                raise UserError(f'{file} is empty: replace it, or remove it and what belongs to it')
+
+
+def missing_message(file: str) -> str:
+    """Say which file is missing, and where the data set would look for it."""
+    return (
+        f'{file} is missing: each image needs a label map of the same name; set '
+        'dataset.data_prefix, img_suffix and seg_map_suffix to what your folders have'
+    )
 
 
 def check_batch(model: nn.Module, batch: dict[str, Any]) -> None:
