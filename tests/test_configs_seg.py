@@ -16,6 +16,7 @@ from mmengine.registry import DefaultScope
 from seg_helpers import (
     DELTAS,
     FPN,
+    OWN_SIZE,
     SEG,
     TOYS,
     UPERNET,
