@@ -120,6 +120,7 @@ def test_pooling_by_products_is_adaptive_pooling(sides, size):
     torch.testing.assert_close(AdaptiveAverage(sides)(x), wanted, rtol=0, atol=1e-14)
 
 
+@pytest.mark.frameworks
 def test_layers_with_fixed_sizes_are_replaced():
     wrappers = pytest.importorskip('mmseg.models.utils.wrappers')
     upsample = wrappers.Upsample(scale_factor=2, mode='bilinear', align_corners=False)
@@ -197,6 +198,7 @@ def test_options_that_do_not_go_together_are_refused(refusal):
     assert 'give its CHECKPOINT' in refusal('--score')
 
 
+@pytest.mark.frameworks
 def test_detectors_take_one_size(tmp_path):
     pytest.importorskip('mmdet')
     for options in (['--dynamic'], ['--batch-size', '2'], ['--format', 'torch-export']):

@@ -15,6 +15,7 @@ pytest.importorskip('mmdet')
 agreement = pytest.importorskip('mmuniformer.export.agreement')
 detector = pytest.importorskip('mmuniformer.export.detector')
 
+pytestmark = pytest.mark.frameworks
 SHAPE = (96, 128)
 TOY = 'mask-rcnn_uniformer-nano_fpn_toy'
 
