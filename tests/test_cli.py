@@ -37,6 +37,7 @@ def failing(monkeypatch):
     return Module
 
 
+@pytest.mark.integration
 def test_overview_lists_every_command_and_loads_none(monkeypatch):
     targets = {entry.target.partition(':')[0] for entry in cli.COMMANDS.values()}
     for module in targets:
@@ -97,6 +98,7 @@ def test_command_that_can_not_be_imported_points_to_doctor(monkeypatch):
 
 
 @pytest.mark.parametrize('name', ['doctor', 'predict', 'toy_data'])
+@pytest.mark.integration
 def test_tools_pass_their_arguments_on(repository, monkeypatch, capsys, name):
     script = str(repository / 'tools' / f'{name}.py')
     monkeypatch.setattr(sys, 'argv', [script, '--help'])

@@ -81,6 +81,7 @@ def process_group(tmp_path_factory):
 
 
 @pytest.mark.parametrize(('backbone', 'arch'), PRESETS)
+@pytest.mark.integration
 def test_every_parameter_gets_a_gradient_under_ddp(process_group, backbone, arch):
     """The second step raises if the first left a parameter out."""
     model = DistributedDataParallel(backbone(arch).train())
