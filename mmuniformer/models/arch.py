@@ -37,9 +37,7 @@ UNIFORMER = {
     'small': Arch((64, 128, 320, 512), (3, 4, 8, 3)),
     'small_plus': Arch((64, 128, 320, 512), (3, 5, 9, 3), head_dim=32, conv_stem=CONV_EVERYWHERE),
     'base': Arch((64, 128, 320, 512), (5, 8, 20, 7)),
-    'base_ls': Arch(
-        (64, 128, 320, 512), (5, 8, 20, 7), layer_scale_init_value=(0, 0, 1e-6, 1e-6)
-    ),
+    'base_ls': Arch((64, 128, 320, 512), (5, 8, 20, 7), layer_scale_init_value=(0, 0, 1e-6, 1e-6)),
     'large': Arch(
         (128, 192, 448, 640), (5, 10, 24, 7), layer_scale_init_value=(1e-6, 1e-6, 1e-6, 1e-6)
     ),
