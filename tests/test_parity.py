@@ -46,9 +46,9 @@ def case_id(case):
     return '-'.join(map(str, (case['arch'], case['attn'] or 'hourglass', *case['input'])))
 
 
-# The largest cases take seconds each.
+# The larger cases take seconds each.
 CASES = [
-    pytest.param(case, id=case_id(case), marks=[pytest.mark.slow] * (case['params'] > 4e7))
+    pytest.param(case, id=case_id(case), marks=[pytest.mark.slow] * (case['params'] > 2e7))
     for case in GOLDEN['cases']
     if 'loss' not in case
 ]
