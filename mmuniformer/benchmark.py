@@ -8,9 +8,16 @@ from typing import Any
 import click
 from mmengine.config import Config
 
-from mmuniformer.benchmark_command import config_of, options, own_layouts, run_benchmark
+from mmuniformer.benchmark_command import (
+    config_of,
+    options,
+    own_layouts,
+    refuse_switches,
+    run_benchmark,
+)
 from mmuniformer.benchmark_page import page
 from mmuniformer.benchmark_seg import seg
+from mmuniformer.errors import UserError
 from mmuniformer.loading import ConfigCommand, load_config
 from mmuniformer.models.arch import UNIFORMER, UNIFORMER_LIGHT
 
@@ -28,9 +35,17 @@ command.add_command(page)
 
 
 def backbone_config(name: str, cfg_options: dict[str, Any]) -> Config:
-    """Return a config with a backbone: of an arch by its name, or as a config has it."""
+    """Return a config with a backbone: of an arch by its name, or as a config has it.
+
+    Raises:
+        UserError: It is neither, the config can't be read, or an option is a profile's.
+    """
+    refuse_switches(cfg_options)
     if name not in ARCHS:
-        return load_config(name, cfg_options)
+        try:
+            return load_config(name, cfg_options)
+        except UserError as error:
+            raise UserError(f'{error}; archs are {", ".join(ARCHS)}') from error
     kind = 'UniFormerLight' if name.startswith(LIGHT) else 'UniFormer'
     backbone = {'type': f'mmuniformer.{kind}', 'arch': name.removeprefix(LIGHT)}
     cfg = Config({'model': {'backbone': backbone}})

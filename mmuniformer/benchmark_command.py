@@ -21,7 +21,7 @@ from mmuniformer.complexity import layout, published_shape
 from mmuniformer.errors import UserError
 from mmuniformer.layouts import Layout, layouts_of
 from mmuniformer.loading import cfg_options, load_config, scope_of
-from mmuniformer.profiles import INFERENCE, PROFILES, TRAINING, Profile, parse_profiles
+from mmuniformer.profiles import INFERENCE, PROFILES, SWITCHES, TRAINING, Profile, parse_profiles
 
 SCOPES = {
     'det': ('mmdet', 'detector'),
@@ -76,12 +76,24 @@ def options(function: Callable[..., Any]) -> Callable[..., Any]:
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(OPTIONS), function)
 
 
+def refuse_switches(cfg_options: Mapping[str, Any]) -> None:
+    """Refuse settings that a profile stands for, instead of passing over them.
+
+    Raises:
+        UserError: Names the key.
+    """
+    for key in cfg_options:
+        if key.rpartition('.')[2] in SWITCHES:
+            raise UserError(f'--cfg-options {key}: profiles set it, choose by --profiles')
+
+
 def config_of(task: str, config: str, cfg_options: Mapping[str, Any]) -> Config:
     """Read the config of a task's model.
 
     Raises:
-        UserError: It is of another task, or can't be read.
+        UserError: It is of another task, can't be read, or an option is a profile's.
     """
+    refuse_switches(cfg_options)
     cfg = load_config(config, cfg_options)
     scope, kind = SCOPES[task]
     if cfg.get('default_scope') != scope:

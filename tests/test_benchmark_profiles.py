@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from mmengine import Config
@@ -87,6 +89,14 @@ def test_outputs_are_plains(name, mode, low, high):
         outputs.append(make_outputs(case, build(case, settings), settings, SHAPE))
     assert all(out.dtype == torch.float32 for out in outputs[0])
     assert low <= difference(*outputs)[1] <= high
+
+
+def test_nan_differs():
+    wanted = [torch.ones(2), torch.ones(2)]
+    for place in range(2):
+        ours = [*wanted]
+        ours[place] = torch.tensor([1.0, torch.nan])
+        assert math.isnan(difference(ours, wanted)[0])
 
 
 def test_bfloat16_is_computed_in():

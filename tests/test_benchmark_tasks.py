@@ -125,10 +125,16 @@ def test_a_config_is_measured_in_its_own_layout():
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
+        (['backbone', 'nanoo'], 'nanoo: no such file, and no shipped config has that name'),
+        (['backbone', 'nanoo'], 'archs are nano, small, '),
+        (['backbone', 'nano', '--cfg-options', 'model.backbone.with_cp=True'], 'by --profiles'),
+        (
+            ['det', SHIPPED['det'], '--cfg-options', 'model.backbone.fused_attn=False'],
+            'fused_attn:',
+        ),
         (['backbone', 'nano', '--profiles', 'turbo'], "profile 'turbo' is unknown"),
         (['backbone', 'nano', '--train', '--profiles', 'deploy'], 'is not for training'),
         (['backbone', 'light-xs', '--layouts', 'h14'], 'leave the layouts out'),
-        (['backbone', 'tiny'], 'tiny'),
         (['det', TOYS['pose']], 'no config of a detector'),
         (['pose', TOYS['det']], 'no config of a pose estimator'),
     ],

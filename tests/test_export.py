@@ -150,6 +150,18 @@ def test_tolerance_is_a_share_of_the_largest_value(difference, largest, passes):
     assert check.Comparison((1, 64, 64), difference, largest).within(1e-3) is passes
 
 
+def test_nan_passes_no_check():
+    def run(image):
+        return image, image
+
+    def broken(image):
+        return image * torch.nan, image
+
+    for pair in ((run, broken), (broken, run)):
+        (found,) = check.compare(*pair, 3, [(1, 64, 64)])
+        assert not found.within(1)
+
+
 CONFIG = """
 default_scope = 'mmseg'
 model = dict(type='mmuniformer.UniFormer', arch='nano')
@@ -205,6 +217,25 @@ def test_detectors_take_one_size(tmp_path):
         arguments = ['mask-rcnn_uniformer-nano_fpn_toy', *options, '--out', str(tmp_path / 'x')]
         result = CliRunner().invoke(command.command, arguments)
         assert 'for one image of one size' in str(result.exception)
+
+
+@pytest.mark.frameworks
+def test_what_a_detector_can_not_do_is_refused_before_the_work(onnx, tmp_path, toy_root):
+    pytest.importorskip('mmdet')
+
+    def refusal(*options):
+        arguments = ['mask-rcnn_uniformer-nano_fpn_toy', '--out', tmp_path / 'net.onnx', *options]
+        result = CliRunner().invoke(command.command, list(map(str, arguments)))
+        assert isinstance(result.exception, UserError), result.output
+        assert list(tmp_path.iterdir()) == []
+        return str(result.exception)
+
+    for option in ('--int8', '--score'):
+        assert 'leave them out' in refusal(option)
+    root = 'test_dataloader.dataset.data_root='
+    assert 'or --no-check' in refusal('--cfg-options', f'{root}{tmp_path}/none/')
+    data = ('--cfg-options', f'{root}{toy_root}/coco/')
+    assert 'no image of the test data fits into 64 x 64' in refusal('--shape', 64, 64, *data)
 
 
 def test_file_of_another_format_is_refused(refusal):

@@ -16,7 +16,8 @@ size, mean, std = (np.float32(json.loads(known[key])) for key in ('size', 'mean'
 picture = Image.open(sys.argv[2]).convert('RGB')
 scale = min(max(size) / max(picture.size), min(size) / min(picture.size))
 scaled = picture.resize([round(side * scale) for side in picture.size], Image.Resampling.BILINEAR)
-image = ((np.asarray(scaled) - mean) / std).transpose(2, 0, 1)[None]
+pixels = np.asarray(scaled)[..., :: 1 if json.loads(known['channels']) == 'RGB' else -1]
+image = ((pixels - mean) / std).transpose(2, 0, 1)[None]
 (logits,) = session.run(None, {'image': image})
 labels = Image.fromarray(logits[0].argmax(0).astype(np.uint8))
 labels.resize(picture.size, Image.Resampling.NEAREST).save(sys.argv[3])

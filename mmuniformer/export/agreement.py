@@ -88,7 +88,7 @@ def render(agreement: Agreement, tolerance: float) -> Table:
     for name in ('images', 'detections', 'surplus', 'same boxes', 'same masks', 'verdict'):
         table.add_column(name, justify='right')
     verdict = '[green]agrees' if agreement.enough else '[red]differs'
-    if not agreement.expected:
+    if not agreement.expected and not agreement.surplus:
         verdict = '[yellow]nothing detected'
     table.add_row(*map(str, agreement), verdict)
     return table

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from mmengine.config import Config
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 
 from mmuniformer.errors import UserError
 from mmuniformer.export import agreement, files, images, quantize, score, settings
@@ -22,14 +22,29 @@ CALIBRATION_IMAGES = 64
 CHECKED_IMAGES = 16
 
 
+def pictures_to_check(cfg: Config, model: nn.Module, shape: tuple[int, int]) -> list[Tensor]:
+    """Return the images of the test data that a detector's file is compared on.
+
+    Raises:
+        UserError: The data are missing, or no image fits into the shape.
+    """
+    cure = 'a detector is checked on test data: set their place by --cfg-options, or --no-check'
+    try:
+        pictures = list(images.canvases(cfg, model, shape, CHECKED_IMAGES))
+    except UserError as error:
+        raise UserError(f'{error} ({cure})') from error
+    if not pictures:
+        raise UserError(f'no image of the test data fits into {shape[0]} x {shape[1]} ({cure})')
+    return pictures
+
+
 def agrees(
-    file: Path, target: Target, cfg: Config, model: nn.Module, example: checks.Shape,
-    dynamic: bool, tolerance: float, console: Console,
+    file: Path, target: Target, pictures: list[Tensor], example: checks.Shape, dynamic: bool,
+    tolerance: float, console: Console,
 ) -> bool:  # fmt: skip
     """Compare a file with PyTorch, print how it went and tell whether it passes."""
     run = files.runner(file)
     if target.detects:
-        pictures = images.canvases(cfg, model, example[1:], CHECKED_IMAGES)
         found = agreement.match(run, target.expected, pictures, tolerance)
         console.print(agreement.render(found, tolerance))
         return found.enough
@@ -72,12 +87,16 @@ def check_options(
         )
 
 
-def check_detector_options(format: str, batch_size: int | None, dynamic: bool) -> None:
+def check_detector_options(
+    format: str, batch_size: int | None, dynamic: bool, int8: bool, scores: bool
+) -> None:
     """Refuse options that a whole detector can not have.
 
     Raises:
         UserError: Says which and what to do.
     """
+    if int8 or scores:
+        raise UserError('--int8 and --score are of segmentors and pose estimators: leave them out')
     if format != 'onnx' or dynamic or (batch_size or 1) > 1:
         raise UserError(
             'a whole detector is exported as ONNX for one image of one size: use --format onnx '
@@ -152,9 +171,9 @@ def command(
     detects = is_detector(cfg, backbone_only)
     if dynamic is None:
         dynamic = not detects
-    check_options(format, backbone_only, batch_size, dynamic, int8, calibrate, scores, checkpoint)
     if detects:
-        check_detector_options(format, batch_size, dynamic)
+        check_detector_options(format, batch_size, dynamic, int8, scores)
+    check_options(format, backbone_only, batch_size, dynamic, int8, calibrate, scores, checkpoint)
     file, *quantized = settings.output_files(out, cfg, format, backbone_only, int8, force)
     if format == 'onnx':
         files.check_libraries()
@@ -175,19 +194,18 @@ def command(
     console = Console()
     if checkpoint is None:
         console.print('no CHECKPOINT is given: the weights are random', style='yellow')
-    unchecked = file.with_stem(f'{file.stem}.unchecked')
-    with console.status(f'writing {file} ...'):
-        files.write(target, unchecked, example, dynamic, opset, metadata)
-    if check:
-        with console.status('comparing it with PyTorch ...'):
-            same = agrees(unchecked, target, cfg, model, example, dynamic, tolerance, console)
-        if not same:
-            unchecked.unlink()
-            raise UserError(
-                f'{file} was not written: its outputs are not those of PyTorch within '
-                f'--tolerance {tolerance:g}'
-            )
-    unchecked.replace(file)
+    pictures = pictures_to_check(cfg, model, example[1:]) if check and detects else []
+    with files.appearing(file) as unchecked:
+        with console.status(f'writing {file} ...'):
+            files.write(target, unchecked, example, dynamic, opset, metadata)
+        if check:
+            with console.status('comparing it with PyTorch ...'):
+                same = agrees(unchecked, target, pictures, example, dynamic, tolerance, console)
+            if not same:
+                raise UserError(
+                    f'{file} was not written: its outputs are not those of PyTorch within '
+                    f'--tolerance {tolerance:g}'
+                )
     for smaller in quantized:
         with console.status(f'writing {smaller} ...'):
             write_int8(cfg, model, file, smaller, calibrate)

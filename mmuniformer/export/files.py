@@ -163,6 +163,17 @@ def run_torch_export(file: Path) -> Callable[[Tensor], Outputs]:
 
 
 @contextlib.contextmanager
+def appearing(file: Path) -> Iterator[Path]:
+    """Give another name to write to; the file gets its own only if nothing fails."""
+    unchecked = file.with_stem(f'{file.stem}.unchecked')
+    try:
+        yield unchecked
+        unchecked.replace(file)
+    finally:
+        unchecked.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep the exporters' notes about themselves off the screen."""
     level = logging.getLogger('torch.onnx').level
