@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 from mmuniformer.errors import UserError
@@ -37,8 +38,8 @@ def find_config(name: str) -> Path:
     for candidate in shipped:
         if candidate.name == wanted:
             return candidate
-    close = ', '.join(p.stem for p in shipped if path.stem.split('_')[0] in p.stem)
+    close = ', '.join(difflib.get_close_matches(path.stem, [p.stem for p in shipped]))
     raise UserError(
         f'{name}: no such file, and no shipped config has that name. '
-        f'{f"Of that family: {close}." if close else f"They are in {config_root()}."}'
+        f'{f"The closest are {close}." if close else f"They are in {config_root()}."}'
     )

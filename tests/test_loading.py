@@ -25,8 +25,10 @@ def test_configs_by_path_and_by_name_with_options():
 
 
 def test_configs_that_can_not_be_read(tmp_path):
-    with pytest.raises(UserError, match='no-such'):
+    with pytest.raises(UserError, match='^no-such: .* They are in '):
         load_config('no-such')
+    with pytest.raises(UserError, match=f'The closest are {NANO}[.,]'):
+        load_config(NANO.replace('nano', 'pico'))
     for text, reason in (('a = ', 'SyntaxError'), ('a = 1 / 0', 'ZeroDivisionError')):
         (tmp_path / 'broken.py').write_text(text)
         with pytest.raises(UserError, match=f'broken.py can not be read: {reason}'):
