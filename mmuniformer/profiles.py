@@ -15,11 +15,13 @@ from torch import nn
 from mmuniformer.checkpoints import find_backbone
 from mmuniformer.complexity import MAP_HEADS, named_members
 from mmuniformer.errors import UserError
-from mmuniformer.models.layers import Linear
+from mmuniformer.models.layers import GELU, Linear
 from mmuniformer.precision import as_float32
 
 SWITCHES = ('fused_attn', 'channels_last', 'with_cp', 'compiled')
 """Arguments of the backbones that change how they compute and not what."""
+STOCK = {Linear: nn.Linear, GELU: nn.GELU}
+"""PyTorch's own layers for ours."""
 INFERENCE, TRAINING = 'inference', 'training'
 
 
@@ -35,7 +37,7 @@ class Profile:
     bfloat16: bool = False
     compiled: bool = False
     stock_layers: bool = False
-    """Whether linear layers are PyTorch's own and not ours."""
+    """Whether layers are PyTorch's own and not ours."""
     modes: tuple[str, ...] = (INFERENCE, TRAINING)
 
     def in_config(self, cfg: Config) -> Config:
@@ -51,8 +53,7 @@ class Profile:
         backbone = find_backbone(model)[1]
         if self.stock_layers:
             for module in backbone.modules():
-                if isinstance(module, Linear):
-                    module.__class__ = nn.Linear
+                module.__class__ = STOCK.get(type(module), type(module))
         if self.deploy and mode == INFERENCE:
             backbone.switch_to_deploy()
         if self.bfloat16:

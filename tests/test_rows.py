@@ -98,9 +98,11 @@ def test_nothing_is_changed_in_place_where_it_matters(why):
     assert not out.any()
 
 
+@pytest.mark.parametrize('many', [1, 1 << 20])
 @pytest.mark.parametrize('limit', [7, 30, 100, 1 << 20])
-def test_blocked_attention_attends_alike(limit, monkeypatch):
+def test_blocked_attention_attends_alike(limit, many, monkeypatch):
     monkeypatch.setattr(attention, 'CACHED_WEIGHTS', limit)
+    monkeypatch.setattr(attention, 'MANY_WEIGHTS', many)
     q, k, v = torch.randn(3, 4, 2, 6, 8, dtype=torch.float64).transpose(2, 3).unbind(0)
     out = attention.blocked_attention(q, k, v)
     torch.testing.assert_close(out, attention.plain_attention(q, k, v), rtol=0, atol=1e-14)
@@ -134,3 +136,17 @@ def test_bfloat16_follows_float32(backbone):
     with torch.autocast('cpu', torch.bfloat16):
         for out, ref in zip(model(x), expected, strict=True):
             assert (out.float() - ref).abs().mean() <= 0.02 * ref.abs().mean()
+
+
+def test_hidden_layer_is_overwritten_in_unwatched_inference_alone():
+    ffn = layers.FFN(4, 2).eval()
+    hidden = torch.randn(3, 8)
+    before, expected = hidden.clone(), ffn.contract(hidden).detach()
+    with torch.no_grad():
+        assert torch.equal(ffn.train().contract(hidden), expected)
+        hook = ffn.eval().fc1.register_forward_hook(lambda *_: None)
+        assert torch.equal(ffn.contract(hidden), expected)
+        assert torch.equal(hidden, before)
+        hook.remove()
+        torch.testing.assert_close(ffn.contract(hidden), expected)
+    assert torch.equal(hidden, F.gelu(before))

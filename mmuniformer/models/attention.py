@@ -13,6 +13,8 @@ from torch import Tensor
 MAX_FUSED_BATCH = 65_535
 CACHED_WEIGHTS = 1 << 21
 """Attention weights that stay in a CPU's cache, in bfloat16."""
+MANY_WEIGHTS = 1 << 18
+"""Attention weights of a set from which on its products use all cores by themselves."""
 
 
 def attention_weights(q: Tensor, k: Tensor) -> Tensor:
@@ -58,11 +60,14 @@ def blocked_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     shape, tokens = q.shape, k.shape[2]
     q, k, v = (x.reshape(-1, *x.shape[2:]) for x in (q * shape[-1] ** -0.5, k, v))
     out = torch.empty_like(q)
-    sets = max(1, CACHED_WEIGHTS // (shape[2] * tokens))
+    parts = q, k, v, out
+    if shape[2] * tokens < MANY_WEIGHTS:
+        sets = max(1, CACHED_WEIGHTS // (shape[2] * tokens))
+        parts = [x.split(sets) for x in parts]
     rows = max(1, CACHED_WEIGHTS // tokens)
-    for first in range(0, len(q), sets):
-        some = slice(first, first + sets)
-        for row in range(0, shape[2], rows):
-            logits = q[some, row : row + rows] @ k[some].mT
-            torch.bmm(logits.softmax(-1), v[some], out=out[some, row : row + rows])
+    for q_part, k_part, v_part, out_part in zip(*parts, strict=True):
+        for first in range(0, shape[2], rows):
+            some = (..., slice(first, first + rows), slice(None))
+            logits = q_part[some] @ k_part.mT
+            torch.matmul(logits.softmax(-1), v_part, out=out_part[some])
     return out.view(shape)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmuniformer.models.rows import as_map
+from mmuniformer.models.rows import as_map, unwatched
 
 PointwiseConv = partial(nn.Conv2d, kernel_size=1)
 
@@ -27,6 +27,14 @@ class Linear(nn.Linear):
         rows = as_map(x.reshape(-1, x.shape[-1]))
         out = F.conv2d(rows, self.weight[..., None, None], self.bias)
         return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
+
+
+class GELU(nn.GELU):
+    """GELU that overwrites its input: one wide map less to bring from memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Change ``x`` and return it."""
+        return torch.ops.aten.gelu_(x)
 
 
 class DynamicPositionEmbedding(nn.Conv2d):
@@ -47,6 +55,7 @@ class FFN(nn.Module):
         super().__init__()
         self.width = int(dim * ratio)
         self.fc1 = layer(dim, self.width)
+        self.act = GELU()
         self.fc2 = layer(self.width, dim)
         self.drop = nn.Dropout(drop)
 
@@ -55,8 +64,9 @@ class FFN(nn.Module):
         return self.contract(self.fc1(x))
 
     def contract(self, hidden: Tensor) -> Tensor:
-        """Finish from the hidden layer's values before GELU."""
-        return self.drop(self.fc2(self.drop(F.gelu(hidden))))
+        """Finish from what ``fc1`` gave; in inference it is overwritten."""
+        act = self.act if unwatched(self.fc1) else F.gelu
+        return self.drop(self.fc2(self.drop(act(hidden))))
 
 
 class DropPath(nn.Module):

@@ -16,6 +16,13 @@ def as_map(rows: Tensor) -> Tensor:
     return rows[None, :, None].permute(0, 3, 1, 2)
 
 
+def unwatched(module: nn.Module) -> bool:
+    """Tell whether what a module gives may be changed in place: nothing else keeps or needs it."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    return not any(m.training or m._forward_hooks or m._forward_pre_hooks for m in module.modules())
+
+
 def add_pointwise(
     block: nn.Module, x: Tensor, branch: Callable[[Tensor], Tensor], width: int
 ) -> Tensor:
@@ -27,9 +34,8 @@ def add_pointwise(
         branch: Point-wise: what it gives for a pixel depends on that pixel alone.
         width: Channels of its widest layer.
     """
-    watched = any(m.training or m._forward_hooks or m._forward_pre_hooks for m in block.modules())
-    busy = watched or torch.is_grad_enabled() or torch.compiler.is_compiling()
-    if busy or x.device.type != 'cpu' or not x.is_contiguous(memory_format=torch.channels_last):
+    in_rows = x.device.type == 'cpu' and x.is_contiguous(memory_format=torch.channels_last)
+    if not in_rows or not unwatched(block):
         return x + branch(x)
     rows = x.permute(0, 2, 3, 1).flatten(0, 2)
     for piece in rows.split(max(1, CACHED_VALUES // width)):
