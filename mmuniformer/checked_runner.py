@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 from torch import nn
@@ -37,10 +38,11 @@ class CheckedRunner(Runner):
         mmcv's operators and numpy know no bf16.
 
         Raises:
-            UserError: A file can't be used; names it and the way out.
+            UserError: A file or setting can't be used; names it and the way out.
         """
-        self.check('train', 'val')
         wrapper = self.optim_wrapper
+        check_precision(wrapper)
+        self.check('train', 'val')
         if isinstance(wrapper, Mapping) and wrapper.get('dtype') in ('bfloat16', torch.bfloat16):
             keep_interfaces_in_float32(self.model)
         return super().train()
@@ -123,6 +125,22 @@ def check_weights(name: str | Path | None) -> None:
     """
     if name is not None and '://' not in str(name):
         fetch(str(name))
+
+
+def check_precision(wrapper: Any) -> None:
+    """Refuse mixed precision without a GPU; mmengine does so later and names no way out.
+
+    Raises:
+        UserError: Names the setting.
+    """
+    mixed = isinstance(wrapper, Mapping) and wrapper.get('type') == 'AmpOptimWrapper'
+    if mixed and get_device() in ('cpu', 'mps'):
+        settings = [name for name in ('dtype', 'loss_scale') if name in wrapper]
+        without = f' and without {" and ".join(settings)} in it' if settings else ''
+        raise UserError(
+            'optim_wrapper.type=AmpOptimWrapper, mixed precision, needs a GPU, and there is none: '
+            f'train with optim_wrapper.type=OptimWrapper{without}'
+        )
 
 
 def check_evaluator(split: str, metrics: Any) -> None:

@@ -74,6 +74,19 @@ def test_missing_checkpoint_is_named_before_anything_is_built(make, resume):
     assert isinstance(runner._train_dataloader, dict)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason='mixed precision works on a GPU')
+@pytest.mark.parametrize(
+    ('settings', 'cure'),
+    [({}, 'OptimWrapper$'), ({'dtype': 'bfloat16'}, 'OptimWrapper and without dtype in it$')],
+)
+def test_mixed_precision_without_a_gpu_is_refused(make, settings, cure):
+    runner = make()
+    runner.optim_wrapper = {**runner.optim_wrapper, 'type': 'AmpOptimWrapper', **settings}
+    with pytest.raises(UserError, match=f'needs a GPU.*train with optim_wrapper.type={cure}'):
+        runner.train()
+    assert isinstance(runner._train_dataloader, dict)
+
+
 def content_of(path, content):
     path.write_bytes(content)
     return str(path)
