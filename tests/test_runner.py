@@ -180,7 +180,7 @@ def test_augmentation_wraps_the_model(built, config, weights):
 def test_missing_config_names_its_relatives(built, capsys):
     message = refused(capsys, runner.run_training, 'mask-rcnn_uniformer-tiny_fpn')
     assert 'mask-rcnn_uniformer-tiny_fpn: no such file' in message
-    assert 'mask-rcnn_uniformer-small-h14_fpn_amp-1x_coco' in message
+    assert 'mask-rcnn_uniformer-nano_fpn_toy' in message
     assert built == []
 
 
