@@ -307,7 +307,7 @@ CLASSES = ('person', 'box')
 
 
 def data_options(root, train, val, images, classes, heads=('bbox_head', 'mask_head')):
-    """The options of "Your own data" in configs/det/README.md."""
+    """The options of "Your own data" in docs/detection.md."""
     loaders = [f'{split}_dataloader.dataset' for split in ('train', 'val', 'test')]
     return [
         *(f'{loader}.data_root={root}/' for loader in loaders),
