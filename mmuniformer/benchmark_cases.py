@@ -75,7 +75,16 @@ def build(case: Case, settings: Settings) -> nn.Module:
         case.profile.prepare(model.eval(), settings.mode)
     # Not chained: some backbones of the frameworks return nothing.
     model.train(settings.mode == TRAINING)
+    if settings.mode == TRAINING:
+        allocate_gradients(model)
     return model
+
+
+def allocate_gradients(model: nn.Module) -> None:
+    """Give parameters gradients of 0: the same memory in all profiles, and no activations."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
 
 
 def make_inputs(
@@ -118,13 +127,13 @@ def train_backbone(model: nn.Module, images: Tensor, samples: None) -> None:
     """Run a backbone forward and backward, for the loss ``sum(out ** 2) / 2``."""
     outs = model(images)
     torch.autograd.backward(outs, [out.detach() for out in outs])
-    model.zero_grad()
+    model.zero_grad(set_to_none=False)
 
 
 def train_model(model: nn.Module, images: Tensor, samples: list[Any]) -> None:
     """Run a framework's model forward and backward."""
     model.parse_losses(model.loss(images, samples))[0].backward()
-    model.zero_grad()
+    model.zero_grad(set_to_none=False)
 
 
 def make_outputs(case: Case, model: nn.Module, settings: Settings, shape: Sequence[int]) -> Any:
