@@ -47,6 +47,7 @@ def test_folds_everything_but_the_norm_before_windows():
     kinds = [type(module) for module in model.modules()]
     assert nn.BatchNorm2d not in kinds
     assert DynamicPositionEmbedding not in kinds
+    assert not [name for name, module in model.named_modules() if module.training]
     affine = {name for name, m in model.named_modules()
               if isinstance(m, nn.LayerNorm) and m.elementwise_affine}  # fmt: skip
     assert affine == {f'blocks3.{i}.norm1' for i in range(4)} | {f'norm{i}' for i in range(1, 5)}

@@ -58,10 +58,31 @@ def test_pieces_change_no_output(layout, deploy, monkeypatch):
     if deploy:
         model.switch_to_deploy()
     monkeypatch.setattr(rows, 'CACHED_VALUES', 64 * 37)
+    monkeypatch.setattr(rows, 'CACHED_STRIPE', 16 * 28 * 4)  # of stage 1: 4 rows and 3 twice
     before = x.clone()
     for out, ref in zip(model(x), expected, strict=True):
         assert (out - ref).abs().max() <= 1e-5 * ref.abs().max()
     assert torch.equal(x, before)
+
+
+def test_stripes_see_the_rows_beside_them(monkeypatch):
+    monkeypatch.setattr(rows, 'CACHED_STRIPE', 2 * 3 * 4)
+    seen = []
+
+    def blur(x):
+        seen.append(x.shape[2])
+        return F.avg_pool2d(x, (5, 1), stride=1, padding=(2, 0))
+
+    x = torch.randn(2, 2, 11, 3).contiguous(memory_format=torch.channels_last)
+    block = nn.Identity().eval()
+    with torch.no_grad():
+        out = rows.by_stripes(block, x, blur, reach=2)
+        assert seen == [6, 8, 5] * 2
+        torch.testing.assert_close(out, blur(x))
+        assert not torch.allclose(rows.by_stripes(block, x, blur, reach=1), blur(x))
+    seen.clear()
+    assert torch.equal(rows.by_stripes(block.train(), x, blur, reach=2), blur(x))
+    assert seen == [11, 11]
 
 
 def test_pieces_are_as_small_as_asked(monkeypatch):

@@ -175,6 +175,7 @@ class StagedBackbone(BaseModule):
         for stage in range(self.num_stages):
             for module in (self.get_submodule(f'patch_embed{stage + 1}'), *self.blocks(stage)):
                 fold(module, windowed=stage in self.windowed_stages)
+        self.eval()  # the new parts, too
         device = next(self.parameters()).device
         self.deployed = torch.ones((), dtype=torch.bool, device=device)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mmuniformer.models.layers import FFN, DropPath, DynamicPositionEmbedding, PointwiseConv
 from mmuniformer.models.mhra import GlobalMHRA, LocalMHRA, WindowMHRA
 from mmuniformer.models.recompute import Recomputing
-from mmuniformer.models.rows import add_pointwise
+from mmuniformer.models.rows import add_pointwise, by_stripes
 
 
 def layer_scale(init_value: float, shape: tuple[int, ...]) -> nn.Parameter | None:
@@ -23,6 +23,9 @@ def scaled(gamma: Tensor | None, branch: Tensor) -> Tensor:
 
 class LocalBlock(LocalMHRA, Recomputing):
     """Block of stages 1 and 2: local MHRA, BatchNorm, convolutional FFN, on maps."""
+
+    REACH = 3
+    """Rows that DPE (3x3) and MHRA (5x5) look to either side."""
 
     def __init__(
         self,
@@ -45,11 +48,15 @@ class LocalBlock(LocalMHRA, Recomputing):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to the same shape."""
-        x = self.pos_embed(x)
+        x = by_stripes(self, x, self.relate, self.REACH)
         # On these large maps even the FFN's first layer costs less to repeat than to keep.
-        relations = self.aggregate(self.part(self.project, x))
-        x = x + self.drop_path(scaled(self.gamma_1, relations))
         return add_pointwise(self, x, self.feed_branch, self.mlp.width)
+
+    def relate(self, x: Tensor) -> Tensor:
+        """Run DPE and MHRA on a map."""
+        x = self.pos_embed(x)
+        relations = self.aggregate(self.part(self.project, x))
+        return x + self.drop_path(scaled(self.gamma_1, relations))
 
     def feed_branch(self, x: Tensor) -> Tensor:
         """Return what the FFN adds to a map."""

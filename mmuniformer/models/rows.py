@@ -1,4 +1,4 @@
-"""Point-wise branches by rows: in inference on a CPU their wide middle stays in the cache."""
+"""Blocks piece by piece: in inference on a CPU what is between their layers stays in the cache."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 CACHED_VALUES = 1 << 22
 """Values of a branch's widest layer that stay in the cache: memory is slower than arithmetic."""
+CACHED_STRIPE = 1 << 20
+"""Values of a stripe: several maps of its size are at work at a time."""
 
 
 def as_map(rows: Tensor) -> Tensor:
@@ -23,6 +25,35 @@ def unwatched(module: nn.Module) -> bool:
     return not any(m.training or m._forward_hooks or m._forward_pre_hooks for m in module.modules())
 
 
+def in_pieces(block: nn.Module, x: Tensor) -> bool:
+    """Tell whether a block may treat a map piece by piece: in unwatched inference on a CPU."""
+    by_rows = x.device.type == 'cpu' and x.is_contiguous(memory_format=torch.channels_last)
+    return by_rows and unwatched(block)
+
+
+def by_stripes(
+    block: nn.Module, x: Tensor, function: Callable[[Tensor], Tensor], reach: int
+) -> Tensor:
+    """Return ``function(x)``, of large maps stripe by stripe.
+
+    Args:
+        block: Whose function it is.
+        x: Map ``(B, C, H, W)``; the function keeps its shape.
+        function: What it gives for a pixel depends on pixels up to ``reach`` rows away.
+        reach: Rows that are computed twice, on either side of a stripe.
+    """
+    height = max(1, CACHED_STRIPE // (x.shape[1] * x.shape[3]))
+    if height >= x.shape[2] or not in_pieces(block, x):
+        return function(x)
+    out = torch.empty_like(x)
+    for image, result in zip(x.split(1), out.split(1), strict=True):
+        for top in range(0, x.shape[2], height):
+            first = max(0, top - reach)
+            stripe = function(image[:, :, first : top + height + reach])
+            result[:, :, top : top + height] = stripe[:, :, top - first :][:, :, :height]
+    return out
+
+
 def add_pointwise(
     block: nn.Module, x: Tensor, branch: Callable[[Tensor], Tensor], width: int
 ) -> Tensor:
@@ -34,8 +65,7 @@ def add_pointwise(
         branch: Point-wise: what it gives for a pixel depends on that pixel alone.
         width: Channels of its widest layer.
     """
-    in_rows = x.device.type == 'cpu' and x.is_contiguous(memory_format=torch.channels_last)
-    if not in_rows or not unwatched(block):
+    if not in_pieces(block, x):
         return x + branch(x)
     rows = x.permute(0, 2, 3, 1).flatten(0, 2)
     for piece in rows.split(max(1, CACHED_VALUES // width)):
