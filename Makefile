@@ -9,7 +9,8 @@ BIN := .venv/bin
 .PHONY: help install quickstart quickstart-det quickstart-seg quickstart-pose test performance lint clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z -]+:.*## / {n = split($$1, names, " "); \
+		for (i = 1; i <= n; i++) printf "  make %-15s %s\n", names[i], $$2}' Makefile
 
 install: ## create .venv with the pinned stack and mmuniformer (long the first time: mmcv compiles)
 	@$(PYTHON) tools/bootstrap.py

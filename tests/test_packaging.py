@@ -288,6 +288,8 @@ def test_make_help_lists_the_targets(repository):
         'install',
         'quickstart',
         'quickstart-det',
+        'quickstart-seg',
+        'quickstart-pose',
         'test',
         'performance',
         'lint',
