@@ -78,13 +78,17 @@ def build_model(
 
     Raises:
         CheckpointError: The file can't be read or is of another model.
-        UserError: The config has no model, or its framework does not import.
+        UserError: The config has no model or one that can't be built, or its framework does not
+            import.
     """
     if 'model' not in cfg:
         raise UserError('the config has no `model`')
     device = torch.device(device)
     with scope_of(cfg), torch.device('meta' if device.type == 'meta' else 'cpu'):
-        model = MODELS.build(cfg.model)
+        try:
+            model = MODELS.build(cfg.model)
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"the config's model can not be built: {error}") from error
     if checkpoint is not None:
         source = str(checkpoint)
         raw = load_state_dict_file(source)

@@ -121,3 +121,13 @@ def test_a_framework_that_does_not_import():
         scope_of(Config({'default_scope': 'no_such_framework'})),
     ):
         pass
+
+
+def test_models_that_can_not_be_built_are_named():
+    for wrong, reason in (
+        ({'stage3_attn': 'foo'}, "stage3_attn='foo'"),
+        ({'depth': 50}, "unexpected keyword argument 'depth'"),
+        ({'type': 'UniTransformer'}, 'UniTransformer is not in'),
+    ):
+        with pytest.raises(UserError, match=reason):
+            build_model(bare(**wrong))
