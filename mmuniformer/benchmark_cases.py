@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.registry import MODELS
 from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
 from mmuniformer.benchmark_samples import SAMPLES
-from mmuniformer.loading import build_model, scope_of
+from mmuniformer.loading import build_model, build_module, scope_of
 from mmuniformer.profiles import INFERENCE, TRAINING, Profile
 
 SEED = 0
@@ -66,7 +65,7 @@ def build(case: Case, settings: Settings) -> nn.Module:
     with quiet():
         if settings.task == 'backbone':
             with scope_of(cfg):
-                model = MODELS.build(cfg.model.backbone).to(settings.device)
+                model = build_module(cfg.model.backbone).to(settings.device)
         else:
             checkpoint = settings.checkpoint if case.profile else None
             model = build_model(cfg, checkpoint, settings.device)

@@ -83,7 +83,7 @@ def refuse_switches(cfg_options: Mapping[str, Any]) -> None:
         UserError: Names the key.
     """
     for key in cfg_options:
-        if key.rpartition('.')[2] in SWITCHES:
+        if key in {f'model.backbone.{name}' for name in SWITCHES}:
             raise UserError(f'--cfg-options {key}: profiles set it, choose by --profiles')
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ class CheckedRunner(Runner):
     Example:
         >>> runner_type = 'mmuniformer.CheckedRunner'
     """
+
+    def __init__(self, model: nn.Module | dict, work_dir: str, *args: Any, **kwargs: Any):
+        make_writable(Path(work_dir))
+        super().__init__(model, work_dir, *args, **kwargs)
 
     def train(self) -> nn.Module:
         """Check checkpoint and data, then train.
@@ -117,6 +122,22 @@ class CheckedRunner(Runner):
         return checkpoint
 
 
+def make_writable(folder: Path) -> None:
+    """Make the folder of a run.
+
+    Raises:
+        UserError: It can't be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror
+    else:
+        reason = None if os.access(folder, os.W_OK) else 'Permission denied'
+    if reason:
+        raise UserError(f'{folder}: {reason}. Name another folder with --work-dir.')
+
+
 def check_weights(name: str | Path | None) -> None:
     """Refuse a local checkpoint that is not there; addresses are left to who loads them.
 
@@ -139,7 +160,7 @@ def check_precision(wrapper: Any) -> None:
         without = f' and without {" and ".join(settings)} in it' if settings else ''
         raise UserError(
             'optim_wrapper.type=AmpOptimWrapper, mixed precision, needs a GPU, and there is none: '
-            f'train with optim_wrapper.type=OptimWrapper{without}'
+            f'train with optim_wrapper.type=OptimWrapper{without}, or leave --amp out'
         )
 
 

@@ -14,13 +14,12 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from mmengine.config import Config
-from mmengine.registry import MODELS
 from torch import Tensor
 
 from mmuniformer.attention_maps import Place, principal_colors, record
 from mmuniformer.checkpoints import load_pretrained
 from mmuniformer.errors import UserError
-from mmuniformer.loading import ConfigCommand, cfg_options, load_config
+from mmuniformer.loading import ConfigCommand, build_module, cfg_options, load_config
 from mmuniformer.models import UniFormer, UniFormerLight
 from mmuniformer.models.base import MIN_SIDE, StagedBackbone
 from mmuniformer.models.uniformer import HYBRID_PERIOD, STAGE3_LAYOUTS
@@ -80,7 +79,7 @@ def build_backbone(cfg: Config, checkpoint: str) -> StagedBackbone:
     settings.pop('init_cfg', None)
     if str(settings['type']).rpartition('.')[2] not in ('UniFormer', 'UniFormerLight'):
         raise UserError(f"the config's backbone is {settings['type']}, not UniFormer(Light)")
-    backbone = MODELS.build(settings)
+    backbone = build_module(settings)
     load_pretrained(backbone, checkpoint)
     return backbone.eval()
 

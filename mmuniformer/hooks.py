@@ -8,7 +8,29 @@ from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 
 from mmuniformer.checkpoints import check_whole_model, find_backbone, unwrapped
+from mmuniformer.errors import UserError
 from mmuniformer.registry import HOOKS
+
+
+@HOOKS.register_module()
+class DeployHook(Hook):
+    """Fold the backbone's norms, residuals and LayerScale before a test (``switch_to_deploy``).
+
+    Example:
+        >>> custom_hooks = [dict(type='mmuniformer.DeployHook')]
+    """
+
+    def before_test(self, runner: Runner) -> None:
+        """Fold; the weights are loaded by now.
+
+        Raises:
+            UserError: The model has no backbone of ours.
+        """
+        model = unwrapped(runner.model).eval()
+        _, backbone = find_backbone(model)
+        if backbone is None:
+            raise UserError('DeployHook (--deploy): the model has no backbone of mmuniformer')
+        backbone.switch_to_deploy()
 
 
 @HOOKS.register_module()

@@ -63,6 +63,18 @@ def scope_of(cfg: Config) -> Iterator[None]:
         yield
 
 
+def build_module(settings: Mapping[str, Any]) -> nn.Module:
+    """Build a model or a part of one from its settings.
+
+    Raises:
+        UserError: It can't be built; says why.
+    """
+    try:
+        return MODELS.build(settings)
+    except (ValueError, TypeError, KeyError, AssertionError) as error:
+        raise UserError(f'{settings.get("type")} can not be built: {error}') from error
+
+
 def build_model(
     cfg: Config, checkpoint: str | Path | None = None, device: str | torch.device = 'cpu'
 ) -> nn.Module:
@@ -85,10 +97,7 @@ def build_model(
         raise UserError('the config has no `model`')
     device = torch.device(device)
     with scope_of(cfg), torch.device('meta' if device.type == 'meta' else 'cpu'):
-        try:
-            model = MODELS.build(cfg.model)
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"the config's model can not be built: {error}") from error
+        model = build_module(cfg.model)
     if checkpoint is not None:
         source = str(checkpoint)
         raw = load_state_dict_file(source)

@@ -17,7 +17,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from mmuniformer.checked_runner import check_weights
+from mmuniformer.checked_runner import check_weights, make_writable
 from mmuniformer.errors import UserError
 from mmuniformer.paths import find_config
 
@@ -48,6 +48,9 @@ def run_evaluation(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--out', metavar='FILE.pkl', help='also write the predictions')
     parser.add_argument('--show-dir', metavar='DIR', help='also draw the predictions into DIR')
     parser.add_argument('--tta', action='store_true', help='use the test-time augmentation')
+    parser.add_argument(
+        '--deploy', action='store_true', help="fold the backbone's norms into its weights first"
+    )
     return _guarded(_test, parser, arguments)
 
 
@@ -121,6 +124,8 @@ def _test(options: argparse.Namespace) -> None:
         _augment(cfg, options.config)
     if options.out:
         _dump_into(cfg, options.out)
+    if options.deploy:
+        cfg.custom_hooks = [*cfg.get('custom_hooks', ()), {'type': 'mmuniformer.DeployHook'}]
     Runner.from_cfg(cfg).test()
 
 
@@ -144,19 +149,8 @@ def _load(options: argparse.Namespace) -> Config:
         cfg.work_dir = options.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / path.stem)
-    _make_writable(Path(cfg.work_dir))
+    make_writable(Path(cfg.work_dir))
     return cfg
-
-
-def _make_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror
-    else:
-        reason = None if os.access(folder, os.W_OK) else 'Permission denied'
-    if reason:
-        raise UserError(f'{folder}: {reason}. Name another folder with --work-dir.')
 
 
 def _enable_amp(cfg: Config) -> None:

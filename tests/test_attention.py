@@ -52,6 +52,11 @@ def test_attention_weights_stay_finite_and_sum_to_one_in_half_precision(dtype):
     torch.testing.assert_close(weights.sum(-1), torch.ones(1, 1, 8), rtol=0, atol=1e-5)
 
 
+def test_windows_that_fit_are_cut_by_one_copy(monkeypatch):
+    monkeypatch.setattr('torch.nn.functional.pad', None)
+    assert cut_windows(torch.randn(1, 6, 9, 3), 3).shape == (6, 9, 3)
+
+
 @pytest.mark.parametrize(('height', 'width', 'size'), [(6, 9, 3), (5, 7, 4), (2, 3, 5), (1, 1, 1)])
 def test_windows_cut_and_join_without_loss(height, width, size):
     x = torch.randn(2, height, width, 3)

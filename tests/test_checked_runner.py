@@ -62,6 +62,15 @@ def make(tmp_path):
     return runner
 
 
+def test_work_dir_that_can_not_be_written_is_named(tmp_path, monkeypatch):
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match='file/below: Not a directory. Name another folder'):
+        CheckedRunner(Linear(), str(tmp_path / 'file' / 'below'))
+    monkeypatch.setattr('os.access', lambda *_: False)
+    with pytest.raises(UserError, match='mine: Permission denied. Name another folder'):
+        CheckedRunner(Linear(), str(tmp_path / 'mine'))
+
+
 def test_registry_knows_it():
     assert RUNNERS.get('mmuniformer.CheckedRunner') is CheckedRunner
 
@@ -77,7 +86,11 @@ def test_missing_checkpoint_is_named_before_anything_is_built(make, resume):
 @pytest.mark.skipif(torch.cuda.is_available(), reason='mixed precision works on a GPU')
 @pytest.mark.parametrize(
     ('settings', 'cure'),
-    [({}, 'OptimWrapper$'), ({'dtype': 'bfloat16'}, 'OptimWrapper and without dtype in it$')],
+    [
+        ({}, 'OptimWrapper, or leave --amp out$'),
+        ({'dtype': 'bfloat16'}, 'OptimWrapper and without dtype in it, '),
+        ({'loss_scale': 'dynamic'}, 'OptimWrapper and without loss_scale in it, '),
+    ],
 )
 def test_mixed_precision_without_a_gpu_is_refused(make, settings, cure):
     runner = make()

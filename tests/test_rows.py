@@ -159,15 +159,59 @@ def test_bfloat16_follows_float32(backbone):
             assert (out.float() - ref).abs().mean() <= 0.02 * ref.abs().mean()
 
 
-def test_hidden_layer_is_overwritten_in_unwatched_inference_alone():
-    ffn = layers.FFN(4, 2).eval()
+@pytest.mark.parametrize('watched', [None, 'training', 'hook on fc1', 'hook on act', 'any hook'])
+def test_hidden_layer_is_overwritten_in_unwatched_inference_alone(watched):
+    ffn = layers.FFN(4, 2).train(watched == 'training')
     hidden = torch.randn(3, 8)
     before, expected = hidden.clone(), ffn.contract(hidden).detach()
+    register = {
+        'hook on fc1': ffn.fc1.register_forward_hook,
+        'hook on act': ffn.act.register_forward_hook,
+        'any hook': nn.modules.module.register_module_forward_hook,
+    }
+    seen = []
+    hook = watched in register and register[watched](lambda *_: seen.append(1))
     with torch.no_grad():
-        assert torch.equal(ffn.train().contract(hidden), expected)
-        hook = ffn.eval().fc1.register_forward_hook(lambda *_: None)
-        assert torch.equal(ffn.contract(hidden), expected)
-        assert torch.equal(hidden, before)
-        hook.remove()
         torch.testing.assert_close(ffn.contract(hidden), expected)
-    assert torch.equal(hidden, F.gelu(before))
+    if hook:
+        hook.remove()
+        assert bool(seen) == (watched != 'hook on fc1')
+    assert torch.equal(hidden, F.gelu(before) if watched is None else before)
+
+
+@pytest.mark.parametrize('training', [False, True])
+@torch.no_grad()
+def test_another_activation_is_used(training):
+    ffn = layers.FFN(4, 2).train(training)
+    ffn.act = nn.ReLU()
+    x = torch.randn(3, 4)
+    torch.testing.assert_close(ffn(x), ffn.fc2(ffn.fc1(x).relu()))
+
+
+@pytest.mark.parametrize('deploy', [False, True])
+@torch.no_grad()
+def test_stripes_change_no_type(deploy, monkeypatch):
+    """LayerScale in float32 makes float32 of what a convolution gave in bfloat16."""
+    model = filled(UniFormer, layer_scale_init_value=0.5)
+    if deploy:
+        model.switch_to_deploy()
+    x = reference.formula_image((1, 3, 96, 96)).float()
+    with torch.autocast('cpu', torch.bfloat16):
+        expected = model(x)
+        monkeypatch.setattr(rows, 'CACHED_STRIPE', 1)
+        outs = model(x)
+    for out, ref in zip(outs, expected, strict=True):
+        assert out.dtype == ref.dtype
+        assert (out - ref).abs().mean() <= 0.02 * ref.abs().mean()
+
+
+@torch.no_grad()
+def test_attention_by_blocks_is_as_close_in_bfloat16_as_the_fused_kernel():
+    q, k, v = torch.randn(3, 1, 2, 600, 16, generator=torch.Generator().manual_seed(0)).unbind(0)
+    expected = attention.plain_attention(q, k, v)
+    q, k, v = q.bfloat16(), k.bfloat16(), v.bfloat16()
+    ours, theirs = (
+        (out.float() - expected).abs().max()
+        for out in (attention.blocked_attention(q, k, v), F.scaled_dot_product_attention(q, k, v))
+    )
+    assert ours <= 2 * theirs

@@ -184,6 +184,11 @@ def test_missing_config_names_its_relatives(built, capsys):
     assert built == []
 
 
+def test_deploy_folds_before_the_test(built, config, weights):
+    runner.run_evaluation([config(more="custom_hooks = [dict(type='Mine')]"), weights, '--deploy'])
+    assert [hook.type for hook in built[0].custom_hooks] == ['Mine', 'mmuniformer.DeployHook']
+
+
 def test_missing_checkpoint_is_named(built, config, capsys):
     assert 'gone.pth does not exist' in refused(capsys, runner.run_evaluation, config(), 'gone.pth')
     assert 'gone.pth' in refused(capsys, runner.run_training, config(), '--resume', 'gone.pth')

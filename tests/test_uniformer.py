@@ -291,11 +291,12 @@ def test_channels_last_changes_the_layout_only(backbone):
         torch.testing.assert_close(a, b, rtol=0, atol=2e-5)
 
 
-def test_framework_batch_norm_folding_does_no_harm():
+@BOTH
+def test_framework_batch_norm_folding_does_no_harm(backbone):
     fuse_conv_bn = pytest.importorskip('mmcv.cnn').fuse_conv_bn
 
     torch.manual_seed(0)
-    model = UniFormer('nano', conv_stem=True)
+    model = backbone('nano', conv_stem=(True, True, False, False))
     for _ in range(3):
         model(images(batch=2))
     model.eval()
@@ -324,6 +325,25 @@ def test_compiled_runs_the_same_through_the_compiler(backbone):
         assert model._compiled_call_impl is not None
         for a, b in zip(model(images()), plain(images()), strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+@BOTH
+@pytest.mark.slow
+@torch.no_grad()
+def test_further_sizes_are_compiled_no_more(backbone):
+    """The second size makes the graph one of any size; PyTorch tells tiny maps on a CPU apart."""
+    torch.compiler.reset()
+    graphs = []
+    model = backbone('nano').eval()
+    model.compile(backend=lambda graph, inputs: graphs.append(graph) or graph)
+    counts = []
+    for height, width in ((416, 448), (480, 512), (544, 416), (448, 640)):
+        expected = model.forward(images(height=height, width=width))
+        for out, ref in zip(model(images(height=height, width=width)), expected, strict=True):
+            torch.testing.assert_close(out, ref, rtol=0, atol=2e-5)
+        counts.append(len(graphs))
+    torch.compiler.reset()
+    assert counts == [1, 2, 2, 2]
 
 
 @BOTH

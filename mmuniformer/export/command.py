@@ -28,7 +28,10 @@ def pictures_to_check(cfg: Config, model: nn.Module, shape: tuple[int, int]) -> 
     Raises:
         UserError: The data are missing, or no image fits into the shape.
     """
-    cure = 'a detector is checked on test data: set their place by --cfg-options, or --no-check'
+    cure = (
+        'a detector is checked on test data: set their place by --cfg-options, or leave the check '
+        'out by --no-check'
+    )
     try:
         pictures = list(images.canvases(cfg, model, shape, CHECKED_IMAGES))
     except UserError as error:

@@ -24,9 +24,6 @@ def scaled(gamma: Tensor | None, branch: Tensor) -> Tensor:
 class LocalBlock(LocalMHRA, Recomputing):
     """Block of stages 1 and 2: local MHRA, BatchNorm, convolutional FFN, on maps."""
 
-    REACH = 3
-    """Rows that DPE (3x3) and MHRA (5x5) look to either side."""
-
     def __init__(
         self,
         dim: int,
@@ -48,7 +45,8 @@ class LocalBlock(LocalMHRA, Recomputing):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to the same shape."""
-        x = by_stripes(self, x, self.relate, self.REACH)
+        reach = self.pos_embed.padding[0] + self.attn.padding[0]
+        x = by_stripes(self, x, self.relate, reach)
         # On these large maps even the FFN's first layer costs less to repeat than to keep.
         return add_pointwise(self, x, self.feed_branch, self.mlp.width)
 

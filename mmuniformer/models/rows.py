@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as everywhere
 
 CACHED_VALUES = 1 << 22
 """Values of a branch's widest layer that stay in the cache: memory is slower than arithmetic."""
@@ -20,15 +22,18 @@ def as_map(rows: Tensor) -> Tensor:
 
 def unwatched(module: nn.Module) -> bool:
     """Tell whether what a module gives may be changed in place: nothing else keeps or needs it."""
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+    traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
+    hooked = everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks
+    if torch.is_grad_enabled() or traced or hooked:
         return False
     return not any(m.training or m._forward_hooks or m._forward_pre_hooks for m in module.modules())
 
 
 def in_pieces(block: nn.Module, x: Tensor) -> bool:
     """Tell whether a block may treat a map piece by piece: in unwatched inference on a CPU."""
-    by_rows = x.device.type == 'cpu' and x.is_contiguous(memory_format=torch.channels_last)
-    return by_rows and unwatched(block)
+    # Asked before the layout, which a compiler would take for a property of its graph.
+    free = x.device.type == 'cpu' and unwatched(block)
+    return free and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def by_stripes(
@@ -42,15 +47,18 @@ def by_stripes(
         function: What it gives for a pixel depends on pixels up to ``reach`` rows away.
         reach: Rows that are computed twice, on either side of a stripe.
     """
-    height = max(1, CACHED_STRIPE // (x.shape[1] * x.shape[3]))
-    if height >= x.shape[2] or not in_pieces(block, x):
+    if not in_pieces(block, x):
         return function(x)
-    out = torch.empty_like(x)
-    for image, result in zip(x.split(1), out.split(1), strict=True):
-        for top in range(0, x.shape[2], height):
-            first = max(0, top - reach)
-            stripe = function(image[:, :, first : top + height + reach])
-            result[:, :, top : top + height] = stripe[:, :, top - first :][:, :, :height]
+    height = max(1, CACHED_STRIPE // (x.shape[1] * x.shape[3]))
+    if height >= x.shape[2]:
+        return function(x)
+    out = None
+    for index, top in itertools.product(range(x.shape[0]), range(0, x.shape[2], height)):
+        first = max(0, top - reach)
+        stripe = function(x[index : index + 1, :, first : top + height + reach])
+        if out is None:
+            out = torch.empty_like(x, dtype=stripe.dtype)
+        out[index, :, top : top + height] = stripe[0, :, top - first :][:, :height]
     return out
 
 
