@@ -41,6 +41,8 @@ class Settings:
     mode: str
     """inference or training (forward and backward)."""
     device: str
+    operators: bool = False
+    """Whether the time is also told by kinds of operators."""
 
 
 @dataclass(frozen=True)

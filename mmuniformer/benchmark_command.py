@@ -56,6 +56,9 @@ OPTIONS = (
         show_default=True,
         help='Timed rounds; 0 measures memory and FLOPs alone.',
     ),
+    click.option(
+        '--operators', is_flag=True, help='Also tell the time by kinds of operators, profiled.'
+    ),
     click.option('--device', help='Like cpu or cuda:0.  [default: cuda if there is one]'),
     click.option(
         '--against', is_flag=True, help='Also Swin-T, ConvNeXt-T and ResNet-50, at equal head.'
@@ -133,7 +136,7 @@ def run_benchmark(
     task: str, name: str, cfg: Config, checkpoint: str | None, layouts: Sequence[Layout],
     score: Scorer = no_scores, *, profiles: str | None, train: bool,
     shapes: Sequence[tuple[int, int]], batch_size: int, repeats: int, device: str | None,
-    against: bool, as_json: bool, out: Path | None, force: bool,
+    operators: bool, against: bool, as_json: bool, out: Path | None, force: bool,
 ) -> None:  # fmt: skip
     """Measure a config's model in layouts and profiles; write the figures and show them.
 
@@ -151,6 +154,7 @@ def run_benchmark(
         repeats,
         mode,
         device or ('cuda' if torch.cuda.is_available() else 'cpu'),
+        operators,
     )
     files = output_files(out or Path('work_dirs') / settings.config / 'benchmark', force)
     console = Console(stderr=as_json)

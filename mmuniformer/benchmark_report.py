@@ -16,6 +16,7 @@ from rich.table import Table
 
 from mmuniformer import measure
 from mmuniformer.benchmark_cases import Settings
+from mmuniformer.benchmark_operators import KINDS
 from mmuniformer.errors import UserError
 from mmuniformer.profiles import TRAINING
 
@@ -47,6 +48,8 @@ class Row:
     """Largest difference of an output to the plain profile's: absolute; over the largest output."""
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Scores, in percent."""
+    operators: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Seconds by kind of operator."""
     published: str = ''
 
     @property
@@ -77,6 +80,7 @@ class Row:
             if self.rate:
                 cells['floor (ms)'] = round(self.floor * 1e3, 2)
                 cells['times the floor'] = round(seconds / self.floor, 3)
+        cells |= {f'{kind} (ms)': round(t * 1e3, 2) for kind, t in self.operators.items()}
         cells |= {
             'peak memory (MB)': round(self.memory.growth / measure.MEGABYTE, 1),
             'FLOPs (G)': round(self.flops / 1e9, 3),
@@ -132,6 +136,7 @@ COLUMNS = (
     ('ns/pixel', 'ns/pixel', '{:.0f}', 'size'),
     ('speed-up', 'plain / time', '{:.2f}', None),
     ('x floor', 'times the floor', '{:.2f}', None),
+    *((kind, f'{kind} (ms)', '{:.0f}', None) for kind in KINDS),
     ('peak MB', 'peak memory (MB)', '{:.0f}', None),
     ('of plain', 'memory / plain', '{:.2f}', None),
     ('whole MB', 'whole process (MB)', '{:.0f}', None),
@@ -177,6 +182,8 @@ def caption(record: Mapping[str, Any]) -> str:
     if settings['repeats']:
         parts.append(f'Times: median of {settings["repeats"]} in turn.')
         parts.append(f'Floor: multiply-adds at the pace of a matrix product ({rates} a second).')
+    if settings.get('operators'):
+        parts.append('dense to rest: ms by kind of operator, of one call under the profiler.')
     holder = 'a fresh process' if on_cpu else "the GPU's allocator"
     parts.append(f'Peak memory: of {holder}, beyond what it held before the call.')
     parts.append('FLOPs: multiply-adds of one image forward.')

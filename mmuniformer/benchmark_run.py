@@ -25,6 +25,7 @@ from mmuniformer.benchmark_cases import (
     prepare_call,
     quiet,
 )
+from mmuniformer.benchmark_operators import seconds_by_kind
 from mmuniformer.benchmark_report import REFERENCE, Row
 from mmuniformer.complexity import complexity, count_model, count_params
 from mmuniformer.errors import UserError
@@ -86,6 +87,10 @@ def measure_cases(
             else:
                 memory = measure.peak_memory_on_cpu(prepare_call, case, settings, shape)
             params, flops = count(case, settings, shape)
+            operators = {}
+            if settings.operators:
+                call = make_call(case, models[index], settings, shape)
+                operators = seconds_by_kind(call, device)
             rows.append(
                 Row(
                     case.name,
@@ -100,6 +105,7 @@ def measure_cases(
                     rates.get(type_of(case)) if has_floor else None,
                     differences.get((index, shape)),
                     scores[index],
+                    operators,
                     case.published,
                 )
             )

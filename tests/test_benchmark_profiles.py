@@ -10,6 +10,7 @@ from mmengine import Config
 
 from mmuniformer import models
 from mmuniformer.benchmark_cases import Case, Settings, build, make_call, make_outputs
+from mmuniformer.benchmark_operators import KINDS, kind_of, seconds_by_kind
 from mmuniformer.benchmark_run import difference
 from mmuniformer.errors import UserError
 from mmuniformer.models.layers import GELU, Linear
@@ -141,3 +142,34 @@ def test_profiles_by_name():
 def test_profiles_that_are_refused(names, mode, message):
     with pytest.raises(UserError, match=message):
         parse_profiles(names, mode)
+
+
+@pytest.mark.parametrize(
+    ('name', 'shapes', 'kind'),
+    [
+        ('aten::mkldnn_convolution', [[1, 8, 4, 4], [16, 8, 1, 1], [16]], 'dense'),
+        ('aten::mkldnn_convolution', [[1, 8, 4, 4], [8, 1, 5, 5], [8]], 'depthwise'),
+        ('aten::convolution_backward', [[1, 8, 4, 4], [1, 8, 4, 4], [8, 1, 3, 3]], 'depthwise'),
+        ('aten::cudnn_convolution', [[1, 1, 4, 4], [1, 1, 3, 3]], 'dense'),
+        ('aten::addmm', [[8], [4, 8], [8, 8]], 'dense'),
+        ('aten::_scaled_dot_product_flash_attention_for_cpu', [], 'attention'),
+        ('aten::bmm', [], 'attention'),
+        ('aten::_softmax', [], 'attention'),
+        ('aten::gelu_backward', [], 'GELU'),
+        ('aten::native_batch_norm', [], 'norms'),
+        ('aten::copy_', [], 'rest'),
+    ],
+)
+def test_operators_are_of_a_kind(name, shapes, kind):
+    assert kind_of(name, shapes) == kind
+
+
+def test_time_is_told_by_kinds_of_operators():
+    a = torch.randn(64, 64)
+    found = seconds_by_kind(lambda: torch.softmax(a, -1) @ a, torch.device('cpu'))
+    assert list(found) == list(KINDS)
+    assert {kind for kind, seconds in found.items() if seconds} == {'dense', 'attention', 'rest'}
+
+    case = case_of('plain')
+    call = make_call(case, build(case, settings_of()), settings_of(), SHAPE)
+    assert all(seconds_by_kind(call, torch.device('cpu')).values())

@@ -45,7 +45,7 @@ def shared(function: Callable[..., None]) -> Callable[..., None]:
             '--compile',
             'compiled',
             is_flag=True,
-            help='Compile the backbone: a minute or more at first, faster after it.',
+            help='Compile the backbone, for GPUs: takes a minute or more at first.',
         ),
         click.option(
             '--stage3-attn',
