@@ -70,6 +70,6 @@ def test_commands_and_their_options_exist(words):
     assert known is not None, words[0]
     if words[1:] and words[1] in getattr(known, 'commands', ()):
         known = known.commands[words[1]]
-    options = {name for parameter in known.params for name in parameter.opts}
+    options = {n for each in known.params for n in (*each.opts, *each.secondary_opts)}
     written = {word.partition('=')[0] for word in words if word.startswith('--')}
     assert written <= options | {'--help'}
