@@ -152,3 +152,16 @@ def test_half_precision_stays_close_to_float32(backbone, dtype):
     for out, ref in list(zip(outs, expected, strict=True))[:2]:
         assert (out.float() - ref).abs().mean() < 0.02 * ref.abs().mean()
     assert all(out.isfinite().all() for out in outs)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('training', [False, True])
+def test_scores_stay_in_float32_under_autocast(dtype, training):
+    model = UniFormerLight('nano').train(training)
+    seen = []
+    for block in model.modules():
+        if isinstance(block, HourglassBlock):
+            block.register_forward_hook(lambda _, __, out: seen.append(out[1].score.dtype))
+    with torch.autocast('cpu', dtype):
+        model(images(2, 96))
+    assert set(seen) == {torch.float32}

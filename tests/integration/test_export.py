@@ -85,6 +85,14 @@ def test_pose_estimator_is_calibrated_by_pictures_and_scored_with_flips(toy_root
     assert (tmp_path / 'net-int8.onnx').is_file()
 
 
+@pytest.mark.parametrize('config', [SEGMENTORS[0], POSE])
+def test_whole_models_are_exported_by_torch(tmp_path, config):
+    pytest.importorskip({SEGMENTORS[0]: 'mmseg', POSE: 'mmpose'}[config])
+    checkpoint = write_checkpoint(config, tmp_path / 'weights.pth')
+    export(config, checkpoint, tmp_path / 'net.pt2', '--format', 'torch-export')
+    assert (tmp_path / 'net.pt2').is_file()
+
+
 def test_mask_rcnn_is_exported_from_image_to_masks(toy_root, tmp_path):
     pytest.importorskip('mmdet')
     checkpoint = write_checkpoint(DETECTOR, tmp_path / 'weights.pth')
