@@ -54,10 +54,12 @@ OPTIONS = (
         type=click.IntRange(0),
         default=5,
         show_default=True,
-        help='Timed rounds; 0 measures memory and FLOPs alone.',
+        help='Timed rounds; from 0, which takes no time.',
     ),
     click.option(
-        '--operators', is_flag=True, help='Also tell the time by kinds of operators, profiled.'
+        '--operators',
+        is_flag=True,
+        help="Also show the time by kind of operator, of one call under PyTorch's profiler.",
     ),
     click.option('--device', help='Like cpu or cuda:0.  [default: cuda if there is one]'),
     click.option(
@@ -145,6 +147,8 @@ def run_benchmark(
     """
     mode = TRAINING if train else INFERENCE
     chosen = parse_profiles(profiles or DEFAULT_PROFILES[mode], mode)
+    if operators and any(profile.compiled for profile in chosen):
+        raise UserError('--operators knows no compiled code: leave compile out of --profiles')
     settings = Settings(
         task,
         name,

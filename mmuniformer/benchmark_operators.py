@@ -14,6 +14,7 @@ DENSE, ATTENTION, DEPTHWISE, GELU, NORMS, REST = KINDS = (
 """Linear layers and convolutions; products among tokens with their softmax; convolutions of single
 channels; and what needs no product: sums, copies, conversions are the rest."""
 NAMES = {
+    REST: ('upsample',),
     ATTENTION: ('attention', 'bmm', 'softmax'),
     GELU: ('gelu',),
     NORMS: ('norm',),

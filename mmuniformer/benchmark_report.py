@@ -183,7 +183,9 @@ def caption(record: Mapping[str, Any]) -> str:
         parts.append(f'Times: median of {settings["repeats"]} in turn.')
         parts.append(f'Floor: multiply-adds at the pace of a matrix product ({rates} a second).')
     if settings.get('operators'):
-        parts.append('dense to rest: ms by kind of operator, of one call under the profiler.')
+        parts.append(
+            "dense to rest: ms by kind of PyTorch's operators, of one call under the profiler."
+        )
     holder = 'a fresh process' if on_cpu else "the GPU's allocator"
     parts.append(f'Peak memory: of {holder}, beyond what it held before the call.')
     parts.append('FLOPs: multiply-adds of one image forward.')

@@ -105,8 +105,8 @@ def measure_cases(
                     rates.get(type_of(case)) if has_floor else None,
                     differences.get((index, shape)),
                     scores[index],
-                    operators,
-                    case.published,
+                    operators=operators,
+                    published=case.published,
                 )
             )
             done()

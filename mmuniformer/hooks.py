@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import BaseLoop, Runner
 
 from mmuniformer.checkpoints import check_whole_model, find_backbone, unwrapped
@@ -24,8 +24,13 @@ class DeployHook(Hook):
         """Fold; the weights are loaded by now.
 
         Raises:
-            UserError: The model has no backbone of ours.
+            UserError: The model has no backbone of ours, or a hook swaps averaged weights in.
         """
+        if any(isinstance(hook, EMAHook) for hook in runner.hooks):
+            raise UserError(
+                'DeployHook (--deploy) and EMAHook do not go together: leave EMAHook out, a '
+                "checkpoint's weights are the averaged ones already"
+            )
         model = unwrapped(runner.model).eval()
         _, backbone = find_backbone(model)
         if backbone is None:

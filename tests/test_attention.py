@@ -52,6 +52,12 @@ def test_attention_weights_stay_finite_and_sum_to_one_in_half_precision(dtype):
     torch.testing.assert_close(weights.sum(-1), torch.ones(1, 1, 8), rtol=0, atol=1e-5)
 
 
+def test_traced_windows_are_padded_at_other_sizes():
+    traced = torch.jit.trace(lambda x: cut_windows(x, 3), torch.randn(1, 6, 9, 2))
+    assert traced(torch.randn(1, 6, 9, 2)).shape == (6, 9, 2)
+    assert 'pad' in str(traced.graph)
+
+
 def test_windows_that_fit_are_cut_by_one_copy(monkeypatch):
     monkeypatch.setattr('torch.nn.functional.pad', None)
     assert cut_windows(torch.randn(1, 6, 9, 3), 3).shape == (6, 9, 3)

@@ -157,6 +157,7 @@ def test_profiles_that_are_refused(names, mode, message):
         ('aten::_softmax', [], 'attention'),
         ('aten::gelu_backward', [], 'GELU'),
         ('aten::native_batch_norm', [], 'norms'),
+        ('aten::upsample_bilinear2d', [], 'rest'),
         ('aten::copy_', [], 'rest'),
     ],
 )

@@ -12,6 +12,7 @@ from mmengine import Config
 from mmuniformer import measure
 from mmuniformer.benchmark import backbone_config, command
 from mmuniformer.benchmark_command import own_layouts
+from mmuniformer.benchmark_report import caption
 from mmuniformer.benchmark_rivals import RIVALS, in_place, published_of_ours, rival_cases
 from mmuniformer.benchmark_run import explained
 from mmuniformer.errors import UserError
@@ -76,12 +77,14 @@ def test_backbone_in_profiles_layouts_and_sizes(tmp_path, in_process):
 def test_json_is_the_files(tmp_path, in_process):
     result = benchmark(
         'backbone', 'light-nano', '--profiles', 'fused', '--shape', 64, 64, '--repeats', 0,
-        '--out', tmp_path, '--device', 'cpu', '--json',
+        '--out', tmp_path, '--device', 'cpu', '--json', '--operators',
     )  # fmt: skip
     assert result.stdout == (tmp_path / 'benchmark.json').read_text()
     record = json.loads(result.stdout)
     assert record['settings']['mode'] == 'inference'
     assert record['rates'] == {}
+    assert record['rows'][0]['dense (ms)'] > 0
+    assert 'dense to rest' in caption(record)
     assert 'latency (ms)' not in record['rows'][0]
     assert record['rows'][0]['layout'] == 'hourglass'
 
@@ -135,6 +138,7 @@ def test_a_config_is_measured_in_its_own_layout():
         (['backbone', 'nano', '--profiles', 'turbo'], "profile 'turbo' is unknown"),
         (['backbone', 'nano', '--train', '--profiles', 'deploy'], 'is not for training'),
         (['backbone', 'light-xs', '--layouts', 'h14'], 'leave the layouts out'),
+        (['backbone', 'nano', '--operators', '--profiles', 'compile'], 'knows no compiled code'),
         (['det', TOYS['pose']], 'no config of a detector'),
         (['pose', TOYS['det']], 'no config of a pose estimator'),
     ],

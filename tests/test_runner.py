@@ -184,7 +184,7 @@ def test_missing_config_names_its_relatives(built, capsys):
     assert built == []
 
 
-def test_deploy_folds_before_the_test(built, config, weights):
+def test_deploy_adds_its_hook(built, config, weights):
     runner.run_evaluation([config(more="custom_hooks = [dict(type='Mine')]"), weights, '--deploy'])
     assert [hook.type for hook in built[0].custom_hooks] == ['Mine', 'mmuniformer.DeployHook']
 

@@ -5,12 +5,12 @@ UniFormer, section 3.2. Maps of tokens here are ``(B, H, W, C)``.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmuniformer.models.attention import fused_attention, plain_attention
 from mmuniformer.models.layers import Linear
+from mmuniformer.models.rows import is_traced
 
 Heads = tuple[Tensor, Tensor, Tensor]
 """q, k and v."""
@@ -95,7 +95,7 @@ def cut_windows(x: Tensor, size: int) -> Tensor:
     b, h, w, c = x.shape
     rows, columns = count_windows(h, size), count_windows(w, size)
     # Padding by nothing would be a copy; only a graph for all sizes has to go through it.
-    if torch.compiler.is_compiling() or (rows * size, columns * size) != (h, w):
+    if is_traced() or (rows * size, columns * size) != (h, w):
         x = F.pad(x, (0, 0, 0, columns * size - w, 0, rows * size - h))
     x = x.view(b, rows, size, columns, size, c)
     return x.transpose(2, 3).reshape(-1, size * size, c)

@@ -20,11 +20,15 @@ def as_map(rows: Tensor) -> Tensor:
     return rows[None, :, None].permute(0, 3, 1, 2)
 
 
+def is_traced() -> bool:
+    """Tell whether what runs becomes a graph, which other sizes may go through."""
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()
+
+
 def unwatched(module: nn.Module) -> bool:
     """Tell whether what a module gives may be changed in place: nothing else keeps or needs it."""
-    traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
     hooked = everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks
-    if torch.is_grad_enabled() or traced or hooked:
+    if torch.is_grad_enabled() or is_traced() or hooked:
         return False
     return not any(m.training or m._forward_hooks or m._forward_pre_hooks for m in module.modules())
 
