@@ -233,7 +233,7 @@ def test_what_a_detector_can_not_do_is_refused_before_the_work(onnx, tmp_path, t
     for option in ('--int8', '--score'):
         assert 'leave them out' in refusal(option)
     root = 'test_dataloader.dataset.data_root='
-    assert 'or --no-check' in refusal('--cfg-options', f'{root}{tmp_path}/none/')
+    assert 'by --no-check' in refusal('--cfg-options', f'{root}{tmp_path}/none/')
     data = ('--cfg-options', f'{root}{toy_root}/coco/')
     assert 'no image of the test data fits into 64 x 64' in refusal('--shape', 64, 64, *data)
 
