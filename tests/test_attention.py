@@ -58,6 +58,16 @@ def test_traced_windows_are_padded_at_other_sizes():
     assert 'pad' in str(traced.graph)
 
 
+@torch.no_grad()
+def test_traced_attention_takes_other_counts_of_tokens():
+    """Blocks of weights would be as many at every size."""
+    q, k, v = torch.randn(3, 1, 2, 600, 8, dtype=torch.bfloat16).unbind(0)
+    traced = torch.jit.trace(lambda *qkv: fused_attention(*qkv), (q, k, v))
+    q, k, v = torch.randn(3, 1, 7, 4100, 8, dtype=torch.bfloat16).unbind(0)
+    expected = plain_attention(q.float(), k.float(), v.float())
+    torch.testing.assert_close(traced(q, k, v).float(), expected, rtol=0, atol=0.02)
+
+
 def test_windows_that_fit_are_cut_by_one_copy(monkeypatch):
     monkeypatch.setattr('torch.nn.functional.pad', None)
     assert cut_windows(torch.randn(1, 6, 9, 3), 3).shape == (6, 9, 3)

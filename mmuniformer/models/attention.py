@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmuniformer.models.rows import is_traced
+
 # CUDA's fused kernels put the batch on a grid axis of at most this many entries.
 MAX_FUSED_BATCH = 65_535
 CACHED_WEIGHTS = 1 << 21
@@ -37,7 +39,7 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Te
     if (
         q.device.type == 'cpu'
         and q.dtype == torch.bfloat16
-        and not (dropout or torch.is_grad_enabled() or torch.compiler.is_compiling())
+        and not (dropout or torch.is_grad_enabled() or is_traced())
     ):
         return blocked_attention(q, k, v)
     if q.is_cuda and q.shape[0] > MAX_FUSED_BATCH:
