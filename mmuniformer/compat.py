@@ -19,10 +19,8 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import RUNNERS
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner import Runner
 from mmengine.utils import digit_version
-
-from mmuniformer.weight_files import load_state_dict_file
 
 # The numbers that training checkpoints hold outside tensors: histories of losses, metrics, and
 # the key point tables of data sets.
@@ -33,7 +31,6 @@ _STATISTICS = frozenset({'min', 'max', 'current', 'mean'})
 def apply() -> None:
     """Apply every fix; doing it again changes nothing."""
     allow_training_checkpoints()
-    load_web_files_as_weights_only()
     build_the_runner_that_is_named()
     stand_in_for_torchvision()
 
@@ -92,20 +89,6 @@ def _get_statistic(owner: object, name: object) -> object:
         f'the checkpoint asks for the attribute {name!r} of {owner!r}, which no training history '
         'needs: it may be malicious and was not loaded'
     )
-
-
-def load_web_files_as_weights_only() -> None:
-    """Keep ``weights_only`` on for checkpoints that mmengine fetches from the web.
-
-    Symptom: a checkpoint given by an http address runs the code in it, while a local file does not:
-    mmengine calls ``torch.hub.load_state_dict_from_url``, whose ``weights_only`` is off.
-    """
-    CheckpointLoader.register_scheme(('http://', 'https://'), _load_web_file, force=True)
-
-
-def _load_web_file(filename: str, map_location: object = None, **_: object) -> dict:
-    """Read a checkpoint at an address, in the signature that mmengine calls."""
-    return load_state_dict_file(filename, map_location)
 
 
 def build_the_runner_that_is_named() -> None:

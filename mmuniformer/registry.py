@@ -18,14 +18,14 @@ HOOKS = Registry(
     'hook',
     parent=ROOT_HOOKS,
     scope=SCOPE,
-    locations=['mmuniformer.hooks', 'mmuniformer.datasets.checks', 'mmuniformer.random_state'],
+    locations=['mmuniformer.engine.hooks'],
 )
 RUNNERS = Registry(
-    'runner', parent=ROOT_RUNNERS, scope=SCOPE, locations=['mmuniformer.checked_runner']
+    'runner', parent=ROOT_RUNNERS, scope=SCOPE, locations=['mmuniformer.engine.runner']
 )
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor',
     parent=ROOT_OPTIM_WRAPPER_CONSTRUCTORS,
     scope=SCOPE,
-    locations=['mmuniformer.optim'],
+    locations=['mmuniformer.engine.optim'],
 )

@@ -17,7 +17,7 @@ torch.set_num_threads(2)
 @pytest.fixture(scope='session')
 def toy_root(tmp_path_factory):
     """A small toy data set, written once."""
-    from mmuniformer.datasets.toy import write_toy_data
+    from mmuniformer.datasets.toy.write import write_toy_data
 
     root = tmp_path_factory.mktemp('toy')
     write_toy_data(root, seed=0, train_images=8, val_images=4, size=128)

@@ -2,7 +2,7 @@
 
 import sys
 
-from mmuniformer.runner import run_evaluation
+from mmuniformer.apis.train import run_evaluation
 
 if __name__ == '__main__':
     sys.exit(run_evaluation())

@@ -2,7 +2,7 @@
 
 import sys
 
-from mmuniformer.runner import run_training
+from mmuniformer.apis.train import run_training
 
 if __name__ == '__main__':
     sys.exit(run_training())

@@ -13,9 +13,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmuniformer.errors import CheckpointError
 from mmuniformer.models.arch import NUM_STAGES, STRIDES, Arch
 from mmuniformer.models.blocks import LocalBlock
-from mmuniformer.models.deploy import fold
+from mmuniformer.models.execution.folding import fold
+from mmuniformer.models.execution.recompute import recompute
 from mmuniformer.models.layers import ConvEmbed, MapLayerNorm, PatchEmbed
-from mmuniformer.models.recompute import recompute
 
 MIN_SIDE = 32
 """Smallest image side in pixels: stage 4 has a stride of 32."""
@@ -226,7 +226,7 @@ class StagedBackbone(BaseModule):
         if cfg.pop('type', None) != 'Pretrained':
             super().init_weights()
         elif str(cfg['checkpoint']).lower() != 'none':
-            from mmuniformer.checkpoints import load_pretrained
+            from mmuniformer.models.weights.load import load_pretrained
 
             load_pretrained(self, **cfg)
 
@@ -314,3 +314,11 @@ def check_with_cp(with_cp: bool | str | Sequence[int], depths: Sequence[int]) ->
             f'up to {tuple(depths)}'
         )
     return counts
+
+
+def find_backbone(model: nn.Module) -> tuple[str, StagedBackbone | None]:
+    """Return a model's first backbone of ours, or None, and the prefix of its names."""
+    for name, module in model.named_modules():
+        if isinstance(module, StagedBackbone):
+            return f'{name}.' if name else '', module
+    return '', None

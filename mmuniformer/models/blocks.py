@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mmuniformer.models.execution.recompute import Recomputing
+from mmuniformer.models.execution.tiling import add_pointwise, by_stripes
 from mmuniformer.models.layers import FFN, DropPath, DynamicPositionEmbedding, PointwiseConv
 from mmuniformer.models.mhra import GlobalMHRA, LocalMHRA, WindowMHRA
-from mmuniformer.models.recompute import Recomputing
-from mmuniformer.models.rows import add_pointwise, by_stripes
 
 
 def layer_scale(init_value: float, shape: tuple[int, ...]) -> nn.Parameter | None:

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmuniformer.models.attention import attention_weights
 from mmuniformer.models.blocks import AttentionBlock, layer_scale, scaled
+from mmuniformer.models.execution.attention import attention_weights
 
 
 class TokenState(NamedTuple):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmuniformer.models.rows import as_map, unwatched
+from mmuniformer.models.execution.tiling import as_map, unwatched
 
 PointwiseConv = partial(nn.Conv2d, kernel_size=1)
 

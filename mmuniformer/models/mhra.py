@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmuniformer.models.attention import fused_attention, plain_attention
+from mmuniformer.models.execution.attention import fused_attention, plain_attention
+from mmuniformer.models.execution.tiling import is_traced
 from mmuniformer.models.layers import Linear
-from mmuniformer.models.rows import is_traced
 
 Heads = tuple[Tensor, Tensor, Tensor]
 """q, k and v."""

@@ -12,8 +12,9 @@ import torch
 from mmengine.runner import Runner
 from PIL import Image
 
+from mmuniformer.apis.config import load_config, scope_of
+from mmuniformer.apis.models import build_model
 from mmuniformer.errors import CheckpointError, UserError
-from mmuniformer.loading import build_model, load_config, scope_of
 
 CONFIGS = {
     'det': ('mask-rcnn_uniformer-nano_fpn_toy', 'mmdet'),

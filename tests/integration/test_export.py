@@ -11,10 +11,11 @@ from click.testing import CliRunner
 from PIL import Image
 from seg_helpers import LOADERS
 
-from mmuniformer.export.command import command
-from mmuniformer.export.files import runner
-from mmuniformer.export.networks import segment
-from mmuniformer.loading import build_model, load_config, scope_of
+from mmuniformer.apis.config import load_config, scope_of
+from mmuniformer.apis.models import build_model
+from mmuniformer.cli.export import command
+from mmuniformer.deployment.files import runner
+from mmuniformer.deployment.networks import segment
 
 pytest.importorskip('onnxruntime')
 pytestmark = [pytest.mark.slow, pytest.mark.integration]

@@ -5,9 +5,9 @@ import textwrap
 import pytest
 import torch
 
-from mmuniformer.loading import build_model, load_config, scope_of
-from mmuniformer.paths import find_config
-from mmuniformer.predict.network import config_meta
+from mmuniformer.apis.config import find_config, load_config, scope_of
+from mmuniformer.apis.inference.network import config_meta
+from mmuniformer.apis.models import build_model
 
 CONFIGS = {
     'det': 'mask-rcnn_uniformer-nano_fpn_toy',

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmuniformer.paths import find_config
+from mmuniformer.apis.config import find_config
 
 CONFIG = 'td-hm_uniformer-nano_toy-128x96.py'
 

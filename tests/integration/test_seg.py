@@ -21,8 +21,9 @@ from seg_helpers import (
 )
 from torch import nn
 
+from mmuniformer.apis.config import scope_of
+from mmuniformer.apis.models import build_model
 from mmuniformer.errors import UserError
-from mmuniformer.loading import build_model, scope_of
 
 pytest.importorskip('mmseg')
 pytestmark = pytest.mark.slow

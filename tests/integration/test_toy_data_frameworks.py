@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmuniformer.datasets import toy
+from mmuniformer.datasets.toy import write as toy
 
 pytestmark = pytest.mark.integration
 

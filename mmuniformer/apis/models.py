@@ -1,0 +1,65 @@
+"""Models of configs, built in the config's scope, with weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from torch import nn
+
+from mmuniformer.apis.config import scope_of
+from mmuniformer.engine.checkpoint import check_whole_model, loadable, todays_name
+from mmuniformer.errors import UserError
+from mmuniformer.models.weights.files import load_state_dict_file
+
+
+def build_module(settings: Mapping[str, Any]) -> nn.Module:
+    """Build a model or a part of one from its settings.
+
+    Raises:
+        UserError: It can't be built; says why.
+    """
+    try:
+        return MODELS.build(settings)
+    except (ValueError, TypeError, KeyError, AssertionError) as error:
+        raise UserError(f'{settings.get("type")} can not be built: {error}') from error
+
+
+def build_model(
+    cfg: Config, checkpoint: str | Path | None = None, device: str | torch.device = 'cpu'
+) -> nn.Module:
+    """Build a config's model for inference.
+
+    ``init_cfg`` is not followed: the weights are the checkpoint's, or random without one. The
+    model has the attribute ``dataset_meta`` (classes and the like) where the checkpoint tells it.
+
+    Args:
+        cfg: The config.
+        checkpoint: A whole model's weights: path or URL.
+        device: Where the model is put. On the meta device it is built without memory.
+
+    Raises:
+        CheckpointError: The file can't be read or is of another model.
+        UserError: The config has no model or one that can't be built, or its framework does not
+            import.
+    """
+    if 'model' not in cfg:
+        raise UserError('the config has no `model`')
+    device = torch.device(device)
+    with scope_of(cfg), torch.device('meta' if device.type == 'meta' else 'cpu'):
+        model = build_module(cfg.model)
+    if checkpoint is not None:
+        source = str(checkpoint)
+        raw = load_state_dict_file(source)
+        check_whole_model(model, raw, source)
+        weights = {todays_name(name): value for name, value in loadable(raw).items()}
+        # What may be missing is known from the check: BatchNorm's counters.
+        model.load_state_dict(weights, strict=False)
+        meta = (raw.get('meta') or {}).get('dataset_meta')
+        if meta:
+            model.dataset_meta = meta
+    return model.to(device).eval()

@@ -1,0 +1,32 @@
+"""``mmuniformer convert``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mmuniformer.apis.convert import convert
+
+
+@click.command('convert', help='Rewrite a released weight file for today, or back.')
+@click.argument('source')
+@click.argument('target', type=click.Path(path_type=Path))
+@click.option(
+    '--to',
+    type=click.Choice(['today', 'released']),
+    default='today',
+    show_default=True,
+    help='Layout to write: what mmengine loads as it is, or the one the file was released in.',
+)
+@click.option('--head-dim', type=click.IntRange(1), help='Record what SOURCE was trained with.')
+@click.option('--force', is_flag=True, help='Replace TARGET.')
+def command(source: str, target: Path, to: str, head_dim: int | None, force: bool) -> None:
+    """Convert and print what was done."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False)
+    for subject, text in convert(source, target, to, head_dim, force).items():
+        table.add_row(subject, text)
+    Console().print(table)

@@ -1,0 +1,49 @@
+"""``mmuniformer toy-data``."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from mmuniformer.datasets.toy.folder import Settings
+from mmuniformer.datasets.toy.write import CLASSES, write_toy_data
+
+
+def _setting(name: str, default: int, text: str):
+    return click.option(name, default=default, show_default=True, help=text)
+
+
+@click.command('toy-data')
+@click.argument('out', type=click.Path(path_type=Path))
+@_setting('--seed', Settings.seed, 'Another seed, other scenes.')
+@_setting('--images', Settings.train_images, 'Training images.')
+@_setting('--val-images', Settings.val_images, 'Held-out images.')
+@_setting('--size', Settings.size, 'Side of the images in pixels.')
+@click.option('--force', is_flag=True, help='Replace what an earlier run wrote to OUT.')
+def command(out: Path, seed: int, images: int, val_images: int, size: int, force: bool) -> None:
+    """Write toy scenes to the folder OUT, as COCO and ADE style data sets.
+
+    OUT/coco is a data root for detection and pose, OUT/ade one for segmentation.
+    """
+    progress = Progress(console=Console(stderr=True))
+    bar = progress.add_task('toy scenes')
+    with contextlib.ExitStack() as stack:
+
+        def show(done: int, total: int) -> None:
+            if done == 1:
+                stack.enter_context(progress)
+            progress.update(bar, completed=done, total=total)
+
+        data = write_toy_data(out, seed, images, val_images, size, force, on_image=show)
+    number = {name: sum(counts[name] for counts in data.instances.values()) for name in CLASSES}
+    things = ', '.join(f'{name} {count}' for name, count in number.items())
+    click.echo(
+        f'{out} {"already holds" if data.reused else "now holds"} {images} scenes to train on and '
+        f'{val_images} held out ({things})\n'
+        f'  detection and pose: {data.coco}\n'
+        f'  segmentation: {data.ade}'
+    )

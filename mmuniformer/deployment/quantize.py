@@ -1,0 +1,45 @@
+"""Turning an exported ONNX file into one of 8-bit integers."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from mmuniformer.deployment.files import quiet
+
+QUANTIZED = ['Conv', 'MatMul', 'Gemm']
+"""Operators in integers; attention's products, softmax, norms and GELU stay in float32."""
+
+
+def write_int8(source: Path, target: Path, images: Iterator[np.ndarray]) -> None:
+    """Write the 8-bit form of an ONNX file: static, a scale for each channel of a weight.
+
+    Args:
+        source: The file in float32.
+        target: Where to write.
+        images: What the ranges of activations are measured on.
+    """
+    from onnxruntime import quantization
+
+    class Reader(quantization.CalibrationDataReader):
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            image = next(images, None)
+            return None if image is None else {'image': image}
+
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        # Folds the heads' BatchNorm, which would otherwise stay in float32 after each convolution.
+        prepared = Path(folder) / 'prepared.onnx'
+        quantization.quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        quantization.quantize_static(
+            prepared,
+            target,
+            Reader(),
+            op_types_to_quantize=QUANTIZED,
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            extra_options={'MatMulConstBOnly': True},
+        )

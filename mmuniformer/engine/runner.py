@@ -1,0 +1,188 @@
+"""mmengine's runner, with a look at files before anything is done with them, and bf16."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.device import get_device
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mmuniformer.datasets.checks.annotations import check_dataset, check_outputs
+from mmuniformer.engine.checkpoint import unwrapped
+from mmuniformer.engine.precision import keep_interfaces_in_float32
+from mmuniformer.errors import CheckpointError, UserError
+from mmuniformer.models.weights.files import fetch, load_state_dict_file
+from mmuniformer.registry import RUNNERS
+
+
+@RUNNERS.register_module()
+class CheckedRunner(Runner):
+    """Check files first: the frameworks fail deep inside, or leave data out silently.
+
+    Also lets whole models train in bf16 (``train``).
+
+    Example:
+        >>> runner_type = 'mmuniformer.CheckedRunner'
+    """
+
+    def __init__(self, model: nn.Module | dict, work_dir: str, *args: Any, **kwargs: Any):
+        make_writable(Path(work_dir))
+        super().__init__(model, work_dir, *args, **kwargs)
+
+    def train(self) -> nn.Module:
+        """Check checkpoint and data, then train.
+
+        In bf16 (``optim_wrapper.dtype``) the parts of the model hand float32 to each other, as
+        mmcv's operators and numpy know no bf16.
+
+        Raises:
+            UserError: A file or setting can't be used; names it and the way out.
+        """
+        wrapper = self.optim_wrapper
+        check_precision(wrapper)
+        self.check('train', 'val')
+        if isinstance(wrapper, Mapping) and wrapper.get('dtype') in ('bfloat16', torch.bfloat16):
+            keep_interfaces_in_float32(self.model)
+        return super().train()
+
+    def val(self) -> dict[str, float]:
+        """Check checkpoint and data, then validate.
+
+        Raises:
+            UserError: As for ``train``.
+        """
+        self.check('val')
+        return super().val()
+
+    def test(self) -> dict[str, float]:
+        """Check checkpoint and data, then test.
+
+        Raises:
+            UserError: As for ``train``.
+        """
+        self.check('test')
+        return super().test()
+
+    def check(self, *splits: str) -> None:
+        """Check the checkpoint, and the data of splits that are still configs, on one process."""
+        if not is_main_process():
+            return
+        check_weights(self._load_from)
+        for split in splits:
+            loader = getattr(self, f'_{split}_dataloader')
+            if isinstance(loader, Mapping):
+                check_dataset(loader['dataset'])
+                check_outputs(loader['dataset'], unwrapped(self.model))
+            check_evaluator(split, getattr(self, f'_{split}_evaluator', None))
+
+    @staticmethod
+    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
+        """Build as mmengine does, and refuse a data set that filters have emptied.
+
+        Raises:
+            UserError: No sample is left; mmengine would train on nothing.
+        """
+        loader = Runner.build_dataloader(*args, **kwargs)
+        if not len(loader.dataset):
+            raise UserError(
+                f'{type(loader.dataset).__name__} {getattr(loader.dataset, "ann_file", "")} holds '
+                'no sample: see its annotations and what filter_cfg leaves of them'
+            )
+        return loader
+
+    def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Load as mmengine does, and say what is wrong with a file that can't be loaded.
+
+        Raises:
+            CheckpointError: It is missing, truncated, no checkpoint or of another model, or it
+                should be resumed from and holds weights alone.
+        """
+        try:
+            checkpoint = super().load_checkpoint(filename, *args, **kwargs)
+        except UserError:
+            raise
+        except Exception:
+            # Only now: reading a sound file twice would take time.
+            reason = why_unreadable(filename)
+            if reason is None:
+                raise
+            raise reason from None
+        if self._resume and 'message_hub' not in checkpoint:
+            raise CheckpointError(
+                f'{filename} holds weights and no state of a training run: start from it with '
+                'load_from, without resume'
+            )
+        return checkpoint
+
+
+def make_writable(folder: Path) -> None:
+    """Make the folder of a run.
+
+    Raises:
+        UserError: It can't be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror
+    else:
+        reason = None if os.access(folder, os.W_OK) else 'Permission denied'
+    if reason:
+        raise UserError(f'{folder}: {reason}. Name another folder with --work-dir.')
+
+
+def check_weights(name: str | Path | None) -> None:
+    """Refuse a local checkpoint that is not there; addresses are left to who loads them.
+
+    Raises:
+        CheckpointError: Names the file.
+    """
+    if name is not None and '://' not in str(name):
+        fetch(str(name))
+
+
+def check_precision(wrapper: Any) -> None:
+    """Refuse mixed precision without a GPU; mmengine does so later and names no way out.
+
+    Raises:
+        UserError: Names the setting.
+    """
+    mixed = isinstance(wrapper, Mapping) and wrapper.get('type') == 'AmpOptimWrapper'
+    if mixed and get_device() in ('cpu', 'mps'):
+        settings = [name for name in ('dtype', 'loss_scale') if name in wrapper]
+        without = f' and without {" and ".join(settings)} in it' if settings else ''
+        raise UserError(
+            'optim_wrapper.type=AmpOptimWrapper, mixed precision, needs a GPU, and there is none: '
+            f'train with optim_wrapper.type=OptimWrapper{without}, or leave --amp out'
+        )
+
+
+def check_evaluator(split: str, metrics: Any) -> None:
+    """Refuse evaluators whose annotation file is not there.
+
+    Raises:
+        UserError: Names the file.
+    """
+    for metric in metrics if isinstance(metrics, (list, tuple)) else [metrics]:
+        file = metric.get('ann_file') if isinstance(metric, Mapping) else None
+        if file and '://' not in file and not Path(file).is_file():
+            raise UserError(
+                f'{file}, by which predictions are scored, does not exist: set '
+                f'{split}_evaluator.ann_file to the file of the {split} data'
+            )
+
+
+def why_unreadable(filename: str) -> CheckpointError | None:
+    """Return what is wrong with a checkpoint file, or None if nothing is."""
+    try:
+        load_state_dict_file(filename)
+    except CheckpointError as error:
+        return error
+    return None

@@ -1,0 +1,248 @@
+"""`mmuniformer benchmark backbone|det|seg|pose` on the toys, and other networks in our place."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from click.testing import CliRunner
+from mmengine import Config
+
+from mmuniformer.analysis.benchmark import measure
+from mmuniformer.analysis.benchmark.baselines import (
+    RIVALS,
+    in_place,
+    published_of_ours,
+    rival_cases,
+)
+from mmuniformer.analysis.benchmark.command import own_layouts
+from mmuniformer.analysis.benchmark.report import caption
+from mmuniformer.analysis.benchmark.run import explained
+from mmuniformer.apis.config import load_config
+from mmuniformer.cli.benchmark import backbone_config, command
+from mmuniformer.errors import UserError
+
+pytestmark = pytest.mark.frameworks
+
+TOYS = {
+    'det': 'mask-rcnn_uniformer-nano_fpn_toy',
+    'seg': 'fpn_uniformer-nano_toy-128x128',
+    'pose': 'td-hm_uniformer-nano_toy-128x96',
+}
+LAYOUT_OPTIONS = {'det': [], 'seg': ['--layouts', 'w4'], 'pose': []}
+SHIPPED = {
+    'det': 'mask-rcnn_uniformer-small-h14_fpn_amp-1x_coco',
+    'seg': 'upernet_uniformer-small-global_8xb2-160k_ade20k-512x512',
+    'pose': 'td-hm_uniformer-small_8xb128-210e_coco-256x192',
+}
+SWIN, CONVNEXT, RESNET = RIVALS
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Spare the fresh processes: what they would run is run here."""
+
+    def run(prepare, *arguments):
+        prepare(*arguments)()
+        return measure.Memory(100 * measure.MEGABYTE, 400 * measure.MEGABYTE)
+
+    monkeypatch.setattr(measure, 'peak_memory_on_cpu', run)
+
+
+def benchmark(*arguments):
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+def rows_of(tmp_path, *arguments):
+    result = benchmark(*arguments, '--device', 'cpu', '--repeats', 1, '--out', tmp_path)
+    assert result.exit_code == 0, result.exception or result.output
+    return json.loads((tmp_path / 'benchmark.json').read_text())['rows']
+
+
+def test_backbone_in_profiles_layouts_and_sizes(tmp_path, in_process):
+    rows = rows_of(
+        tmp_path, 'backbone', 'nano', '--layouts', 'global,w4', '--profiles', 'plain,deploy',
+        '--shape', 64, 64, '--shape', 64, 96, '--batch-size', 2,
+    )  # fmt: skip
+    found = [(row['size'], row['layout'], row['profile']) for row in rows]
+    assert found == [
+        (size, layout, profile)
+        for size in ('2 x 64 x 64', '2 x 64 x 96')
+        for layout in ('global', 'w4')
+        for profile in ('plain', 'deploy')
+    ]
+    for row in rows:
+        assert row['memory / plain'] == 1
+        assert row['relative difference'] <= (1e-5 if row['profile'] == 'deploy' else 0)
+        assert row['fastest (ms)'] <= row['latency (ms)'] <= row['slowest (ms)']
+    assert rows[0]['FLOPs (G)'] < rows[4]['FLOPs (G)']
+
+
+def test_json_is_the_files(tmp_path, in_process):
+    result = benchmark(
+        'backbone', 'light-nano', '--profiles', 'fused', '--shape', 64, 64, '--repeats', 0,
+        '--out', tmp_path, '--device', 'cpu', '--json', '--operators',
+    )  # fmt: skip
+    assert result.stdout == (tmp_path / 'benchmark.json').read_text()
+    record = json.loads(result.stdout)
+    assert record['settings']['mode'] == 'inference'
+    assert record['rates'] == {}
+    assert record['rows'][0]['dense (ms)'] > 0
+    assert 'dense to rest' in caption(record)
+    assert 'latency (ms)' not in record['rows'][0]
+    assert record['rows'][0]['layout'] == 'hourglass'
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+@pytest.mark.parametrize(('task', 'config'), TOYS.items())
+@pytest.mark.parametrize('options', [[], ['--train']])
+def test_whole_models_agree_in_all_profiles(task, config, options, tmp_path, in_process):
+    pytest.importorskip({'det': 'mmdet', 'seg': 'mmseg', 'pose': 'mmpose'}[task])
+    rows = rows_of(
+        tmp_path, task, config, '--shape', 64, 96, '--batch-size', 2,
+        '--profiles', 'plain,fused,bf16', *LAYOUT_OPTIONS[task], *options,
+    )  # fmt: skip
+    assert [row['profile'] for row in rows][:3] == ['plain', 'fused', 'bf16']
+    for row in rows:
+        high = {'plain': 0, 'fused': 1e-4, 'bf16': 0.2}[row['profile']]
+        assert row['relative difference'] <= high
+        assert row['params (M)'] == rows[0]['params (M)']
+
+
+@pytest.mark.parametrize(
+    ('name', 'kind', 'arch'),
+    [('small', 'UniFormer', 'small'), ('light-xxs', 'UniFormerLight', 'xxs')],
+)
+def test_an_arch_makes_a_config(name, kind, arch):
+    cfg = backbone_config(name, {'model.backbone.drop_path_rate': 0.1})
+    assert cfg.model.backbone == {
+        'type': f'mmuniformer.{kind}', 'arch': arch, 'drop_path_rate': 0.1,
+    }  # fmt: skip
+
+
+def test_a_config_is_measured_in_its_own_layout():
+    assert [layout.name for layout in own_layouts(load_config(SHIPPED['det']), None)] == ['h14']
+    assert [layout.name for layout in own_layouts(load_config(SHIPPED['seg']), None)] == ['global']
+    assert [layout.name for layout in own_layouts(backbone_config('light-xs', {}), None)] == [
+        'hourglass'
+    ]
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['backbone', 'nanoo'], 'nanoo: no such file, and no shipped config has that name'),
+        (['backbone', 'nanoo'], 'archs are nano, small, '),
+        (['backbone', 'nano', '--cfg-options', 'model.backbone.with_cp=True'], 'by --profiles'),
+        (
+            ['det', SHIPPED['det'], '--cfg-options', 'model.backbone.fused_attn=False'],
+            'fused_attn:',
+        ),
+        (['backbone', 'nano', '--profiles', 'turbo'], "profile 'turbo' is unknown"),
+        (['backbone', 'nano', '--train', '--profiles', 'deploy'], 'is not for training'),
+        (['backbone', 'light-xs', '--layouts', 'h14'], 'leave the layouts out'),
+        (['backbone', 'nano', '--operators', '--profiles', 'compile'], 'knows no compiled code'),
+        (['det', TOYS['pose']], 'no config of a detector'),
+        (['pose', TOYS['det']], 'no config of a pose estimator'),
+    ],
+)
+def test_what_does_not_fit_is_refused(arguments, message, tmp_path):
+    result = benchmark(*arguments, '--out', tmp_path)
+    assert isinstance(result.exception, UserError)
+    assert message in str(result.exception)
+    assert not any(tmp_path.iterdir())
+
+
+def test_failures_of_compilation_are_explained():
+    from torch._dynamo.exc import TorchDynamoException
+
+    with pytest.raises(UserError, match='no g..: gone. It needs a C.. compiler'), explained():
+        raise TorchDynamoException('no g++: gone\ntrace')
+    with pytest.raises(RuntimeError, match='other'), explained():
+        raise RuntimeError('other')
+
+
+def test_figures_of_an_earlier_run_need_force(tmp_path, in_process):
+    (tmp_path / 'benchmark.json').write_text('precious')
+    arguments = [
+        'backbone', 'nano', '--profiles', 'fused', '--shape', 64, 64, '--repeats', 0,
+        '--out', tmp_path, '--device', 'cpu',
+    ]  # fmt: skip
+    assert 'benchmark.json is there already' in str(benchmark(*arguments).exception)
+    assert (tmp_path / 'benchmark.json').read_text() == 'precious'
+    assert benchmark(*arguments, '--force').exit_code == 0
+    assert (tmp_path / 'benchmark.json').read_text() != 'precious'
+
+
+def test_another_backbone_takes_the_place_at_equal_head():
+    detector = in_place(load_config(SHIPPED['det']), SWIN).model
+    assert detector.backbone == {'type': 'mmdet.SwinTransformer', 'out_indices': (0, 1, 2, 3)}
+    assert detector.neck.in_channels == [96, 192, 384, 768]
+    assert detector.rpn_head.in_channels == 256
+    segmentor = in_place(load_config(SHIPPED['seg']), RESNET).model
+    assert segmentor.backbone.type == 'mmseg.ResNet'
+    assert segmentor.decode_head.in_channels == [256, 512, 1024, 2048]
+    assert segmentor.auxiliary_head.in_channels == 1024
+    estimator = in_place(load_config(SHIPPED['pose']), RESNET).model
+    assert estimator.backbone.out_indices == (3,)
+    assert estimator.head.in_channels == 2048
+    cfg = in_place(Config({'model': {'backbone': {'type': 'mmuniformer.UniFormer'}}}), CONVNEXT)
+    assert cfg.model.backbone.type == 'mmpretrain.ConvNeXt'
+    assert cfg.custom_imports == {'imports': ['mmpretrain.models']}
+
+
+@pytest.mark.parametrize(
+    ('name', 'wanted'),
+    [
+        (SHIPPED['det'], ['42.7 box AP, 39.3 mask AP (MMDetection)',
+                          '38.2 box AP, 34.7 mask AP (MMDetection)']),
+        (SHIPPED['seg'], ['44.41 mIoU (MMSegmentation)', '42.05 mIoU (MMSegmentation)']),
+        (SHIPPED['pose'], ['72.4 AP (MMPose)', '71.8 AP (MMPose)']),
+        ('td-hm_uniformer-small_8xb64-210e_coco-448x320', ['', '']),
+        (TOYS['det'], ['', '']),
+    ],
+)  # fmt: skip
+def test_published_accuracy_is_that_of_the_recipe(name, wanted):
+    cases, _ = rival_cases(load_config(name), name)
+    assert [case.published for case in cases if case.name != CONVNEXT.name] == wanted
+
+
+def test_our_published_accuracy_is_that_of_the_layout():
+    assert published_of_ours(SHIPPED['det'], 'h14') == '45.6 box AP, 41.6 mask AP (published)'
+    assert published_of_ours(SHIPPED['pose'], 'global') == '74.0 AP (published)'
+    assert published_of_ours(SHIPPED['seg'], 'w32') == '46.6 mIoU (published)'
+    assert published_of_ours(SHIPPED['seg'], 'w16') == ''
+
+
+def test_what_is_not_installed_is_said(monkeypatch):
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    cases, absent = rival_cases(load_config(TOYS['det']), TOYS['det'])
+    assert [case.name for case in cases] == ['Swin-T', 'ResNet-50']
+    assert [(row.name, row.reason) for row in absent] == [
+        ('ConvNeXt-T', 'not installed: mmpretrain')
+    ]
+
+
+@pytest.mark.slow
+def test_others_are_measured_beside_ours(tmp_path, in_process):
+    pytest.importorskip('mmdet')
+    rows = rows_of(
+        tmp_path, 'det', TOYS['det'], '--against', '--profiles', 'fused', '--shape', 64, 64
+    )
+    found = {row['profile']: row for row in rows}
+    assert found['ResNet-50']['params (M)'] > 23 > found['fused']['params (M)']
+    assert found['Swin-T']['FLOPs (G)'] > found['fused']['FLOPs (G)']
+    assert found['Swin-T']['images/s'] > 0
+    assert 'plain / time' not in found['Swin-T']
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_memory_on_a_gpu_is_the_allocators(tmp_path):
+    result = benchmark('backbone', 'nano', '--shape', 64, 64, '--device', 'cuda', '--out', tmp_path)
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / 'benchmark.json').read_text())['rows']
+    assert all(row['peak memory (MB)'] > 0 for row in rows)
+    assert not any('whole process (MB)' in row for row in rows)

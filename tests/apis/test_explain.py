@@ -1,0 +1,287 @@
+"""Attention maps against the definition of attention, and the figure made of them."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from mmengine.config import Config
+
+from mmuniformer.apis.attention_maps import attention_row, principal_colors, record
+from mmuniformer.apis.explain import draw, explain_layouts, shown_blocks, view
+from mmuniformer.cli.explain import command
+from mmuniformer.errors import CheckpointError, UserError
+from mmuniformer.models import UniFormer, UniFormerLight
+from mmuniformer.models.mhra import WindowMHRA
+
+pytestmark = pytest.mark.frameworks
+
+MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+
+
+def model(backbone=UniFormer, **kwargs):
+    torch.manual_seed(0)
+    network = backbone('nano', **kwargs).eval()
+    for name, parameter in network.named_parameters():
+        if 'qkv' in name:
+            # Weights as they are drawn at first make attention nearly uniform.
+            torch.nn.init.normal_(parameter, std=0.5)
+    return network
+
+
+def image(height=96, width=128):
+    return torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def loop_row(attn, x, token, rows, columns):
+    """Attention of one token, straight from the definition, in its window of rows x columns."""
+    h, w = x.shape[1:3]
+    top, left = token[0] // rows * rows, token[1] // columns * columns
+    qkv = torch.nn.functional.linear(x[0], attn.qkv.weight, attn.qkv.bias)
+    padding = attn.qkv.bias  # a zero vector before qkv
+    dim = x.shape[-1]
+    size = dim // attn.num_heads
+    result = torch.full((h, w), torch.nan, dtype=torch.float64)
+    result[top : top + rows, left : left + columns] = 0
+    for head in range(attn.num_heads):
+        part = slice(head * size, (head + 1) * size)
+        query = qkv[token][:dim][part]
+        keys = {}
+        for row in range(top, top + rows):
+            for column in range(left, left + columns):
+                inside = row < h and column < w
+                key = (qkv[row, column] if inside else padding)[dim : 2 * dim][part]
+                keys[row, column] = torch.exp((query @ key) / size**0.5)
+        total = sum(keys.values())
+        for (row, column), value in keys.items():
+            if row < h and column < w:
+                result[row, column] += value / total / attn.num_heads
+    return result
+
+
+@pytest.mark.parametrize('token', [(0, 0), (4, 6), (2, 3)])
+@pytest.mark.parametrize('window', [None, 3, 4])
+def test_row_agrees_with_the_definition(token, window):
+    torch.manual_seed(1)
+    attn = WindowMHRA(8, 4).double()
+    for parameter in attn.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(1, 5, 7, 8, dtype=torch.float64)
+    with torch.no_grad():
+        row = attention_row(attn, x, token, window)
+        expected = loop_row(attn, x, token, window or 5, window or 7)
+    torch.testing.assert_close(row, expected, equal_nan=True, atol=1e-12, rtol=0)
+    if window is None:
+        assert row.sum() == pytest.approx(1)
+
+
+def test_rows_are_those_of_the_plain_attention_matrix(monkeypatch):
+    """The whole matrix as the running model computes it, against the recorded row."""
+    from mmuniformer.models.execution import attention
+
+    matrices = []
+    weights = attention.attention_weights
+
+    def spy(q, k):
+        matrices.append(weights(q, k))
+        return matrices[-1]
+
+    network = model(fused_attn=False, stage3_attn='hybrid', window_size=6)
+    with torch.no_grad():
+        monkeypatch.setattr(attention, 'attention_weights', spy)
+        network(image())
+        monkeypatch.undo()
+    found = record(network, image(), query=(0.3, 0.9))
+    assert list(found.rows) == [(3, 1), (3, 2), (3, 3), (3, 4), (4, 1)]
+    # Stage 3 is 6 x 8 tokens: two windows of 6 x 6, the second padded by 4 columns.
+    row, column = int(0.9 * 6), int(0.3 * 8)
+    windowed = found.rows[3, 2]
+    expected = matrices[1][0, :, row * 6 + column].mean(0).view(6, 6)
+    torch.testing.assert_close(windowed[:, :6], expected)
+    assert windowed[:, 6:].isnan().all()
+    whole = matrices[3][0, :, row * 8 + column].mean(0).view(6, 8)
+    torch.testing.assert_close(found.rows[3, 4], whole)
+    last = matrices[4][0, :, int(0.9 * 3) * 4 + int(0.3 * 4)].mean(0).view(3, 4)
+    torch.testing.assert_close(found.rows[4, 1], last)
+
+
+def test_recording_leaves_the_network_as_it_was():
+    network, x = model(), image()
+    with torch.no_grad():
+        before = network(x)
+        found = record(network, x)
+        after = network(x)
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
+    assert [tuple(f.shape) for f in found.features] == [
+        (16, 24, 32), (32, 12, 16), (64, 6, 8), (128, 3, 4),
+    ]  # fmt: skip
+    norm = torch.nn.functional.layer_norm(found.features[3].permute(1, 2, 0), (128,), eps=1e-6)
+    torch.testing.assert_close(norm.permute(2, 0, 1), after[3][0], atol=1e-4, rtol=1e-4)
+
+
+def test_kept_patches_are_those_that_the_score_of_the_block_before_ranks_highest():
+    found = record(model(UniFormerLight), image())
+    assert found.rows == {}
+    assert list(found.kept) == [(3, 1), (3, 2), (3, 3), (3, 4), (4, 1), (4, 2)]
+    assert found.kept[3, 1].all()
+    for block in (2, 3, 4):
+        kept, score = found.kept[3, block], found.scores[3, block - 1]
+        assert kept.sum() == 6 * 8 // 2
+        assert score[kept].min() > score[~kept].max()
+    # Patches that did not take part keep their score; the others' is blended.
+    dropped = ~found.kept[3, 3]
+    assert torch.equal(found.scores[3, 3][dropped], found.scores[3, 2][dropped])
+    assert not torch.equal(found.scores[3, 3], found.scores[3, 2])
+    assert found.kept[4, 2].sum() == 3 * 4 // 2
+
+
+def test_principal_colors_tell_regions_apart_and_depend_on_no_sign():
+    features = torch.zeros(5, 4, 6)
+    features[1, :, :3] = 8
+    features[2, :2] = 3
+    features[0] = torch.arange(24).view(4, 6) / 100
+    colors = principal_colors(features)
+    assert colors.shape == (4, 6, 3)
+    assert colors.min() >= 0
+    assert colors.max() <= 1
+    # The largest variance is left against right, the next above against below.
+    assert (colors[:, :3, 0] > 0.9).all()
+    assert (colors[:, 3:, 0] < 0.1).all()
+    assert (colors[:2, :, 1].mean() - colors[2:, :, 1].mean()).abs() > 0.8
+    torch.testing.assert_close(principal_colors(features * 7 + 3), colors, atol=1e-4, rtol=0)
+    assert principal_colors(torch.ones(4, 1, 1)).shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ('depths', 'blocks'),
+    [
+        ((3, 4, 8, 3), [(3, 1), (3, 4), (3, 7), (3, 8), (4, 3)]),
+        ((5, 8, 20, 7), [(3, 1), (3, 8), (3, 19), (3, 20), (4, 7)]),
+        ((1, 1, 1, 1), [(3, 1), (4, 1)]),
+        ((1, 2, 4, 1), [(3, 1), (3, 3), (3, 4), (4, 1)]),
+    ],
+)
+def test_shown_blocks_exist(depths, blocks):
+    assert shown_blocks(depths) == blocks
+
+
+def config(**kwargs):
+    preprocessor = {'mean': MEAN, 'std': STD, 'bgr_to_rgb': True}
+    backbone = {'type': 'mmuniformer.UniFormer', 'arch': 'nano', 'window_size': 3}
+    return Config({'model': {'data_preprocessor': preprocessor, 'backbone': backbone}, **kwargs})
+
+
+def test_view_is_what_the_network_gets_in_testing():
+    pipeline = [{'type': 'LoadImageFromFile'}, {'type': 'mmdet.Resize', 'scale': (200, 100)}]
+    cfg = config(test_dataloader={'dataset': {'pipeline': pipeline}})
+    picture = np.full((60, 90, 3), (10, 20, 30), np.uint8)
+    shown = view(cfg, picture, (45, 15))
+    assert shown.picture.shape == (100, 150, 3)
+    assert shown.tensor.shape == (1, 3, 128, 160)
+    rgb = (np.array([30, 20, 10]) - MEAN) / STD
+    np.testing.assert_allclose(shown.tensor[0, :, 50, 50], rgb, rtol=1e-5)
+    assert (shown.tensor[0, :, 100:] == 0).all()
+    assert (shown.tensor[0, :, :, 150:] == 0).all()
+    assert shown.query == (75, 25)
+    assert shown.token == (75 / 160, 25 / 128)
+
+
+@pytest.mark.parametrize(
+    ('extra', 'size'),
+    [
+        ({}, (60, 90)),
+        ({'codec': {'input_size': (45, 64)}}, (30, 45)),
+        ({'test_dataloader': {'dataset': {'pipeline': [{'type': 'PackDetInputs'}]}}}, (60, 90)),
+    ],
+)
+def test_size_of_the_view(extra, size):
+    assert view(config(**extra), np.zeros((60, 90, 3), np.uint8)).picture.shape[:2] == size
+
+
+@pytest.mark.parametrize('query', [(-1, 0), (0, 60), (90, 0)])
+def test_query_outside_the_image(query):
+    with pytest.raises(UserError, match='90 x 60 pixels'):
+        view(config(), np.zeros((60, 90, 3), np.uint8), query)
+
+
+def test_figure_has_a_row_for_each_layout_and_one_for_features():
+    shown = view(config(), np.zeros((64, 96, 3), np.uint8))
+    rows = explain_layouts(model(window_size=3), shown, ('global', 'window', 'hybrid'))
+    assert [name for name, _ in rows] == ['global', 'window 3', 'hybrid 3', 'features, global']
+    opaque = {name: [(panel.layer[..., 3] > 0).mean() for panel in panels] for name, panels in rows}
+    assert opaque['global'] == [1, 1, 1, 1]
+    assert opaque['window 3'] == [9 / 24, 9 / 24, 9 / 24, 1]
+    assert opaque['hybrid 3'] == [9 / 24, 9 / 24, 1, 1]
+    assert [panel.layer.shape[:2] for panel in rows[-1][1]] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+    figure = draw(shown, rows, 'title')
+    assert len(figure.axes) == 4 * 5
+    assert sum(bool(axis.collections) for axis in figure.axes) == 3 * 5
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A config, checkpoints, a picture."""
+    noise = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / 'image.png'), noise)
+    for name, backbone in (('normal', UniFormer), ('light', UniFormerLight)):
+        state = {f'backbone.{key}': value for key, value in backbone('nano').state_dict().items()}
+        torch.save({'state_dict': state}, tmp_path / f'{name}.pth')
+        text = config().pretty_text.replace('UniFormer', backbone.__name__)
+        (tmp_path / f'{name}.py').write_text(text.replace('window_size=3', 'out_indices=(3,)'))
+    return tmp_path
+
+
+def run(folder, name, *args, image='image.png'):
+    paths = [folder / f'{name}.py', folder / f'{name}.pth', folder / image]
+    arguments = [str(a) for a in (*paths, '--out', folder / 'out.png', *args)]
+    return CliRunner().invoke(command, arguments, catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ('name', 'args', 'rows'),
+    [
+        ('normal', ('--query', 10, 50, '--layouts', 'window,auto', '--window-size', 2),
+         'window 2, auto, features, window'),
+        ('light', (), 'kept patches, score, features'),
+    ],
+)  # fmt: skip
+def test_command_writes_a_figure(files, name, args, rows):
+    result = run(files, name, *args)
+    assert result.exit_code == 0
+    assert result.output.splitlines()[-1] == f'{files / "out.png"}: {rows}'
+    picture = cv2.imread(str(files / 'out.png'))
+    assert picture.shape[1] > 1000
+    assert picture.std() > 20
+
+
+def test_nothing_is_replaced_without_force(files):
+    (files / 'out.png').write_bytes(b'mine')
+    with pytest.raises(UserError, match='--force'):
+        run(files, 'light')
+    assert (files / 'out.png').read_bytes() == b'mine'
+    assert run(files, 'light', '--force').exit_code == 0
+    assert (files / 'out.png').read_bytes() != b'mine'
+
+
+def test_bad_input(files):
+    with pytest.raises(UserError, match='no.png'):
+        run(files, 'normal', image='no.png')
+    (files / 'broken.png').write_bytes(b'\x89PNG nothing')
+    with pytest.raises(UserError, match='broken.png'):
+        run(files, 'normal', image='broken.png')
+    with pytest.raises(UserError, match='--layouts diagonal: choose'):
+        run(files, 'normal', '--layouts', 'global,diagonal')
+    for args in (('--query', 1, 1), ('--layouts', 'global'), ('--window-size', 3)):
+        with pytest.raises(UserError, match='hourglass'):
+            run(files, 'light', *args)
+    (files / 'light.pth').write_bytes((files / 'normal.pth').read_bytes())
+    with pytest.raises(CheckpointError, match='class token'):
+        run(files, 'light')
+    with pytest.raises(UserError, match='should end in'):
+        run(files, 'normal', '--out', files / 'out.txt')
+    text = (files / 'normal.py').read_text()
+    (files / 'normal.py').write_text(text.replace('mmuniformer.UniFormer', 'ResNet'))
+    with pytest.raises(UserError, match='ResNet'):
+        run(files, 'normal')
+    assert not (files / 'out.png').exists()

@@ -1,0 +1,135 @@
+"""Configs by name and options, models with checkpoints."""
+
+import click
+import pytest
+import torch
+from click.testing import CliRunner
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from mmuniformer.apis.config import load_config, scope_of
+from mmuniformer.apis.models import build_model
+from mmuniformer.cli.options import ConfigCommand, cfg_options
+from mmuniformer.errors import CheckpointError, UserError
+
+NANO = 'mask-rcnn_uniformer-nano_fpn_toy'
+
+
+def bare(**kwargs):
+    return Config({'model': {'type': 'mmuniformer.UniFormer', 'arch': 'nano', **kwargs}})
+
+
+def test_configs_by_path_and_by_name_with_options():
+    cfg = load_config(NANO, {'model.backbone.stage3_attn': 'window', 'randomness.seed': 7})
+    assert cfg.model.backbone.stage3_attn == 'window'
+    assert cfg.randomness.seed == 7
+    assert load_config(cfg.filename).model.backbone.arch == 'nano'
+
+
+def test_configs_that_can_not_be_read(tmp_path):
+    with pytest.raises(UserError, match='^no-such: .* They are in '):
+        load_config('no-such')
+    with pytest.raises(UserError, match=f'The closest are {NANO}[.,]'):
+        load_config(NANO.replace('nano', 'pico'))
+    for text, reason in (('a = ', 'SyntaxError'), ('a = 1 / 0', 'ZeroDivisionError')):
+        (tmp_path / 'broken.py').write_text(text)
+        with pytest.raises(UserError, match=f'broken.py can not be read: {reason}'):
+            load_config(tmp_path / 'broken.py')
+    (tmp_path / 'fine.py').write_text('a = [1]')
+    with pytest.raises(UserError, match=r'--cfg-options does not fit .*fine.py'):
+        load_config(tmp_path / 'fine.py', {'a.5': 1})
+
+
+@click.command(cls=ConfigCommand)
+@click.argument('name')
+@click.option('--flag', is_flag=True)
+@cfg_options
+def echo(name, flag, cfg_options):
+    click.echo(repr((name, flag, cfg_options)))
+
+
+@pytest.mark.parametrize(
+    ('args', 'expected'),
+    [
+        ('x', ('x', False, {})),
+        ('x --cfg-options a.b=1 c=[2,3] --flag', ('x', True, {'a.b': 1, 'c': [2, 3]})),
+        ('--cfg-options a=text --flag x', ('x', True, {'a': 'text'})),
+        ('--cfg-options a=1 b=None x', ('x', False, {'a': 1, 'b': None})),
+        ('--cfg-options a=1 --cfg-options b=2 x', ('x', False, {'a': 1, 'b': 2})),
+    ],
+)
+def test_several_options_after_one_flag(args, expected):
+    result = CliRunner().invoke(echo, args.split())
+    assert result.output == f'{expected!r}\n'
+
+
+def test_options_without_a_value():
+    result = CliRunner().invoke(echo, ['x', '--cfg-options', 'a.b'])
+    assert result.exit_code == 2
+    assert "'a.b' should be KEY=VALUE" in result.output
+
+
+def test_model_with_a_checkpoint(tmp_path):
+    torch.manual_seed(0)
+    model = build_model(bare())
+    assert not model.training
+    # Files without BatchNorm's counters are as good.
+    state = {k: v + 1 for k, v in model.state_dict().items() if 'num_batches' not in k}
+    meta = {'dataset_meta': {'classes': ('a', 'b')}}
+    torch.save({'state_dict': state, 'meta': meta}, tmp_path / 'x.pth')
+    loaded = build_model(bare(), tmp_path / 'x.pth')
+    assert all(torch.equal(loaded.state_dict()[k], v) for k, v in state.items())
+    assert loaded.dataset_meta == meta['dataset_meta']
+    assert not hasattr(model, 'dataset_meta')
+    with pytest.raises(CheckpointError, match='x.pth does not fit'):
+        build_model(bare(arch='small'), tmp_path / 'x.pth')
+    with pytest.raises(CheckpointError, match=r'no\.pth does not exist'):
+        build_model(bare(), tmp_path / 'no.pth')
+
+
+def test_model_on_the_meta_device():
+    model = build_model(bare(), device='meta')
+    assert {value.device.type for value in model.state_dict().values()} == {'meta'}
+
+
+def test_init_cfg_is_not_followed():
+    build_model(bare(init_cfg={'type': 'Pretrained', 'checkpoint': 'no/such/file.pth'}))
+
+
+def test_a_config_without_a_model():
+    with pytest.raises(UserError, match='no `model`'):
+        build_model(Config({}))
+
+
+@pytest.mark.frameworks
+def test_a_detector_in_the_scope_of_its_framework():
+    pytest.importorskip('mmdet')
+    model = build_model(load_config(NANO), device='meta')
+    assert type(model).__name__ == 'MaskRCNN'
+    assert type(model.backbone).__name__ == 'UniFormer'
+
+
+def test_the_scope_ends_where_it_should():
+    before = DefaultScope.get_current_instance()
+    with scope_of(Config({'default_scope': 'mmengine'})):
+        assert DefaultScope.get_current_instance().scope_name == 'mmengine'
+    after = DefaultScope.get_current_instance()
+    assert (after and after.scope_name) == (before and before.scope_name)
+
+
+def test_a_framework_that_does_not_import():
+    with (
+        pytest.raises(UserError, match='needs no_such_framework.*doctor'),
+        scope_of(Config({'default_scope': 'no_such_framework'})),
+    ):
+        pass
+
+
+def test_models_that_can_not_be_built_are_named():
+    for wrong, reason in (
+        ({'stage3_attn': 'foo'}, "stage3_attn='foo'"),
+        ({'depth': 50}, "unexpected keyword argument 'depth'"),
+        ({'type': 'UniTransformer'}, 'UniTransformer is not in'),
+    ):
+        with pytest.raises(UserError, match=reason):
+            build_model(bare(**wrong))

@@ -1,0 +1,278 @@
+"""Exported files against PyTorch: layouts, sizes, batches; and what the command refuses."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from click.testing import CliRunner
+from mmengine import Config
+from torch import nn
+
+from mmuniformer import UniFormer, UniFormerLight
+from mmuniformer.cli import export as command
+from mmuniformer.deployment import check, files, settings
+from mmuniformer.deployment.networks import AdaptiveAverage, Enlarge, make_exportable, make_target
+from mmuniformer.errors import UserError
+
+SIZES = {'embed_dims': (8, 16, 16, 16), 'head_dim': 8, 'mlp_ratios': 2}
+EXAMPLE = (2, 96, 160)
+UNLIKE_IT = [(1, 64, 64), (3, 117, 90), (1, 150, 331)]
+"""Among them window counts and paddings other than the example's."""
+LAYOUTS = {
+    'global': {'stage3_attn': 'global'},
+    'window': {'stage3_attn': 'window', 'window_size': 4},
+    'hybrid': {'stage3_attn': 'hybrid', 'window_size': 3},
+}
+
+
+@pytest.fixture
+def onnx():
+    return pytest.importorskip('onnxruntime') and pytest.importorskip('onnx')
+
+
+def make_backbone(layout, **options):
+    """A backbone whose every parameter matters: nothing is left at 0 or 1."""
+    torch.manual_seed(0)
+    if layout == 'light':
+        keep = ((1, 0.5), (0.5,))
+        model = UniFormerLight(
+            {**SIZES, 'depths': (1, 1, 2, 1), 'keep_ratios': keep}, conv_stem=(True, *[False] * 3)
+        )
+    else:
+        depths = (1, 1, 4 if layout == 'hybrid' else 1, 1)
+        model = UniFormer({**SIZES, 'depths': depths}, **LAYOUTS[layout], **options)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, parameter.mean().item(), 0.2)
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+    return model.eval()
+
+
+def export(model, file, dynamic=True, deploy=False, example=EXAMPLE):
+    """Write a backbone to a file of the kind that its name says."""
+    target = make_target(Config({}), model, backbone_only=False, deploy=deploy, shape=example[1:])
+    files.write(target, file, example, dynamic, command.OPSET, {'size': [96, 160]})
+    return files.runner(file)
+
+
+def differences(run, model, shapes=UNLIKE_IT):
+    return [each.difference for each in check.compare(run, model, 3, shapes)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('layout', [*LAYOUTS, 'light'])
+def test_onnx_agrees_at_sizes_and_batches_unlike_the_example(onnx, tmp_path, layout):
+    model = make_backbone(layout)
+    assert max(differences(export(model, tmp_path / 'file.onnx'), model)) < 2e-5
+
+
+@pytest.mark.slow
+def test_folded_file_agrees_with_the_model_as_it_was(onnx, tmp_path):
+    model = make_backbone('window', layer_scale_init_value=0.5, conv_stem=True)
+    run = export(model, tmp_path / 'file.onnx', deploy=True)
+    assert max(differences(run, model)) < 5e-5
+    assert model.deployed is None
+
+
+@pytest.mark.slow
+def test_a_perturbed_weight_fails_the_check_and_the_file_speaks_for_itself(onnx, tmp_path):
+    model = make_backbone('global')
+    file = tmp_path / 'file.onnx'
+    run = export(model, file)
+    model.blocks3[0].attn.qkv.weight.data[0, 0] += 0.5
+    for comparison in check.compare(run, model, 3, UNLIKE_IT):
+        assert not comparison.within(command.TOLERANCE)
+
+    graph = onnx.load(file)
+    assert [(entry.domain, entry.version) for entry in graph.opset_import] == [('', command.OPSET)]
+    assert {entry.key: entry.value for entry in graph.metadata_props} == {'size': '[96, 160]'}
+    (image,) = graph.graph.input
+    axes = [axis.dim_param or axis.dim_value for axis in image.type.tensor_type.shape.dim]
+    assert (image.name, axes) == ('image', ['batch', 3, 'height', 'width'])
+    assert [out.name for out in graph.graph.output] == ['stage1', 'stage2', 'stage3', 'stage4']
+    assert not [node.op_type for node in graph.graph.node if node.domain]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('layout', ['hybrid', 'light'])
+def test_torch_export_agrees_at_sizes_and_batches_unlike_the_example(tmp_path, layout):
+    model = make_backbone(layout)
+    assert max(differences(export(model, tmp_path / 'file.pt2'), model)) < 2e-5
+
+
+@pytest.mark.slow
+def test_static_file_takes_its_own_size_alone(onnx, tmp_path):
+    model = make_backbone('global', out_indices=(0, 2))
+    run = export(model, tmp_path / 'file.onnx', dynamic=False, example=(2, 64, 64))
+    assert max(differences(run, model, [(2, 64, 64)])) < 2e-5
+    with pytest.raises(Exception, match='Got: 1 Expected: 2'):
+        differences(run, model, [(1, 64, 64)])
+
+
+@pytest.mark.parametrize('sides', [1, 3, (2, 6)])
+@pytest.mark.parametrize('size', [(4, 7), (6, 6), (2, 13)])
+def test_pooling_by_products_is_adaptive_pooling(sides, size):
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    wanted = nn.AdaptiveAvgPool2d(sides)(x)
+    torch.testing.assert_close(AdaptiveAverage(sides)(x), wanted, rtol=0, atol=1e-14)
+
+
+@pytest.mark.frameworks
+def test_layers_with_fixed_sizes_are_replaced():
+    wrappers = pytest.importorskip('mmseg.models.utils.wrappers')
+    upsample = wrappers.Upsample(scale_factor=2, mode='bilinear', align_corners=False)
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Sequential(upsample))
+    x = torch.randn(1, 2, 8, 9)
+    wanted = network(x)
+    make_exportable(network)
+    assert [type(network[0]), type(network[1][0])] == [AdaptiveAverage, Enlarge]
+    torch.testing.assert_close(network(x), wanted, rtol=0, atol=1e-6)
+
+
+def test_checked_shapes_are_unlike_the_example():
+    assert check.shapes_to_check((4, 64, 96), dynamic=False) == [(4, 64, 96)]
+    first, *others = check.shapes_to_check((2, 512, 2048), dynamic=True)
+    assert first == (1, 512, 2048)
+    assert len({batch for batch, _, _ in [first, *others]}) == 3
+    assert all(height % 16 and width % 16 for _, height, width in others)
+    smallest = check.shapes_to_check((1, 64, 64), dynamic=True)
+    assert min(side for _, *sides in smallest for side in sides) >= files.MIN_SIDE
+
+
+@pytest.mark.parametrize(
+    ('difference', 'largest', 'passes'),
+    [(0.9e-3, 0.1, True), (1.1e-3, 0.1, False), (9e-3, 10.0, True), (1.1e-2, 10.0, False)],
+)
+def test_tolerance_is_a_share_of_the_largest_value(difference, largest, passes):
+    assert check.Comparison((1, 64, 64), difference, largest).within(1e-3) is passes
+
+
+def test_nan_passes_no_check():
+    def run(image):
+        return image, image
+
+    def broken(image):
+        return image * torch.nan, image
+
+    for pair in ((run, broken), (broken, run)):
+        (found,) = check.compare(*pair, 3, [(1, 64, 64)])
+        assert not found.within(1)
+
+
+CONFIG = """
+default_scope = 'mmseg'
+model = dict(type='mmuniformer.UniFormer', arch='nano')
+"""
+
+
+@pytest.fixture
+def refusal(tmp_path):
+    """Call the command with options and return the message of its error."""
+    (tmp_path / 'net.py').write_text(CONFIG)
+
+    def call(*arguments):
+        arguments = [tmp_path / 'net.py', '--out', tmp_path / 'net.onnx', *arguments]
+        result = CliRunner().invoke(command.command, list(map(str, arguments)))
+        assert isinstance(result.exception, UserError), result.output
+        assert list(tmp_path.glob('*unchecked*')) == []
+        return str(result.exception)
+
+    return call
+
+
+def test_file_that_is_there_is_kept(refusal, tmp_path):
+    (tmp_path / 'net.onnx').write_text('mine')
+    assert 'net.onnx is there already' in refusal()
+    assert (tmp_path / 'net.onnx').read_text() == 'mine'
+
+
+@pytest.mark.parametrize('name', files.LIBRARIES)
+def test_missing_library_is_named_with_the_cure(refusal, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    message = refusal()
+    assert name in message
+    assert 'pip install "mmuniformer[export]"' in message
+
+
+def test_sizes_that_do_not_fit_are_refused(refusal, onnx):
+    assert 'goes with --static' in refusal('--batch-size', 2)
+    assert 'sides from 64 up' in refusal('--shape', 48, 64)
+    auto = ('--shape', 64, 64, '--cfg-options', 'model.stage3_attn=auto')
+    assert 'model.backbone.stage3_attn=hybrid' in refusal(*auto)
+
+
+def test_options_that_do_not_go_together_are_refused(refusal):
+    assert '--int8 goes with --format onnx' in refusal('--int8', '--static')
+    assert '--calibrate goes with --int8' in refusal('--calibrate', '.')
+    assert 'give its CHECKPOINT' in refusal('--score')
+
+
+@pytest.mark.frameworks
+def test_detectors_take_one_size(tmp_path):
+    pytest.importorskip('mmdet')
+    for options in (['--dynamic'], ['--batch-size', '2'], ['--format', 'torch-export']):
+        arguments = ['mask-rcnn_uniformer-nano_fpn_toy', *options, '--out', str(tmp_path / 'x')]
+        result = CliRunner().invoke(command.command, arguments)
+        assert 'for one image of one size' in str(result.exception)
+
+
+@pytest.mark.frameworks
+def test_what_a_detector_can_not_do_is_refused_before_the_work(onnx, tmp_path, toy_root):
+    pytest.importorskip('mmdet')
+
+    def refusal(*options):
+        arguments = ['mask-rcnn_uniformer-nano_fpn_toy', '--out', tmp_path / 'net.onnx', *options]
+        result = CliRunner().invoke(command.command, list(map(str, arguments)))
+        assert isinstance(result.exception, UserError), result.output
+        assert list(tmp_path.iterdir()) == []
+        return str(result.exception)
+
+    for option in ('--int8', '--score'):
+        assert 'leave them out' in refusal(option)
+    root = 'test_dataloader.dataset.data_root='
+    assert 'by --no-check' in refusal('--cfg-options', f'{root}{tmp_path}/none/')
+    data = ('--cfg-options', f'{root}{toy_root}/coco/')
+    assert 'no image of the test data fits into 64 x 64' in refusal('--shape', 64, 64, *data)
+
+
+def test_file_of_another_format_is_refused(refusal):
+    assert 'ends in .pt2' in refusal('--format', 'torch-export')
+
+
+def test_size_comes_from_the_config():
+    scale = [{'type': 'LoadImageFromFile'}, {'type': 'mmseg.Resize', 'scale': (1333, 800)}]
+    cfg = Config({'test_dataloader': {'dataset': {'pipeline': scale}}})
+    assert settings.default_shape(cfg) == (800, 1344)
+    assert settings.default_shape(Config({'codec': {'input_size': (96, 128)}})) == (128, 96)
+    cfg.test_dataloader.dataset.pipeline = scale[:1]
+    with pytest.raises(UserError, match='give --shape'):
+        settings.default_shape(cfg)
+
+
+def test_models_that_can_not_be_exported_are_refused():
+    with pytest.raises(UserError, match='no backbone of mmuniformer'):
+        make_target(Config({}), nn.Identity(), backbone_only=True, deploy=False, shape=(64, 64))
+    model = nn.Sequential(make_backbone('global'))
+    with pytest.raises(UserError, match='Sequential .* --backbone-only'):
+        make_target(Config({}), model, backbone_only=False, deploy=False, shape=(64, 64))
+
+
+@pytest.mark.slow
+def test_command_writes_a_checked_file_or_none(tmp_path):
+    (tmp_path / 'net.py').write_text(CONFIG.replace("'nano'", repr(dict(SIZES, depths=[1] * 4))))
+    file = tmp_path / 'made' / 'net.pt2'
+    options = ['--shape', '64', '96', '--format', 'torch-export', '--out', str(file)]
+    arguments = [str(tmp_path / 'net.py'), *options]
+    result = CliRunner().invoke(command.command, [*arguments, '--tolerance', '0'])
+    assert 'was not written' in str(result.exception)
+    assert list(file.parent.iterdir()) == []
+
+    result = CliRunner().invoke(command.command, arguments)
+    assert result.exception is None, result.output
+    assert 'the weights are random' in result.output
+    assert result.output.count('agrees') == 3
+    assert list(file.parent.iterdir()) == [file]

@@ -1,0 +1,136 @@
+"""Mask R-CNN in fixed shapes against mmdetection, and how their detections are matched."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from mmengine import Config
+
+from mmuniformer.apis.config import load_config
+from mmuniformer.apis.models import build_model
+from mmuniformer.errors import UserError
+
+pytest.importorskip('mmdet')
+agreement = pytest.importorskip('mmuniformer.deployment.agreement')
+detector = pytest.importorskip('mmuniformer.deployment.detector')
+
+pytestmark = pytest.mark.frameworks
+SHAPE = (96, 128)
+TOY = 'mask-rcnn_uniformer-nano_fpn_toy'
+
+
+@pytest.fixture(scope='module')
+def model():
+    """A toy detector with weights under which it is sure of some boxes."""
+    torch.manual_seed(0)
+    model = build_model(load_config(TOY))
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.kaiming_normal_(parameter)
+    return model
+
+
+@pytest.fixture
+def image():
+    return torch.randn(1, 3, *SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def test_detections_are_those_of_mmdetection(model, image):
+    boxes, scores, labels, masks = detector.Detections(model, SHAPE).eval()(image)
+    wanted = detector.detect(model, image)
+    count = len(wanted[1])
+    assert 5 < count <= len(scores) == model.roi_head.test_cfg.max_per_img
+    torch.testing.assert_close(boxes[:count], wanted[0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(scores[:count], wanted[1], rtol=0, atol=1e-6)
+    assert labels[:count].tolist() == wanted[2].tolist()
+    assert masks.shape == (len(scores), 28, 28)
+    assert scores[count:].tolist() == [0.0] * (len(scores) - count)
+    assert labels[count:].tolist() == [-1] * (len(scores) - count)
+
+
+def test_model_agrees_with_itself_and_not_with_a_perturbed_one(model, image):
+    network = detector.Detections(model, SHAPE).eval()
+
+    def expected(image):
+        return detector.detect(model, image)
+
+    found = agreement.match(network, expected, [image, image.flip(3)], 1e-3)
+    assert (found.images, found.surplus) == (2, 0)
+    assert found.expected == found.matched == found.same_masks > 10
+    assert found.enough
+
+    other = copy.deepcopy(model)
+    other.roi_head.mask_head.conv_logits.bias.data += 0.5
+    found = agreement.match(detector.Detections(other, SHAPE), expected, [image], 1e-3)
+    assert found.matched == found.expected
+    assert not found.enough
+
+    other = copy.deepcopy(model)
+    other.backbone.blocks3[0].attn.proj.weight.data *= 1.1
+    found = agreement.match(detector.Detections(other, SHAPE), expected, [image], 1e-3)
+    assert found.matched < found.expected
+    assert not found.enough
+
+
+def detections(box=(8.0, 8.0, 40.0, 40.0), score=0.9, label=1, surplus=0):
+    """One detection and fillings, in the form of a file."""
+    boxes = torch.tensor([box] + [[60.0, 60.0, 90.0, 90.0]] * (surplus + 1))
+    scores = torch.tensor([score] + [0.4] * surplus + [0.0])
+    labels = torch.tensor([label] + [0] * surplus + [-1])
+    return boxes, scores, labels, torch.ones(surplus + 2, 28, 28)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'matched', 'enough'),
+    [
+        ({}, 1, True),
+        ({'score': 0.9005}, 1, True),
+        ({'score': 0.902}, 0, False),
+        ({'label': 2}, 0, False),
+        ({'box': (8.0, 8.0, 41.0, 40.0)}, 0, False),
+        ({'surplus': 1}, 1, False),
+    ],
+)
+def test_matching(changes, matched, enough):
+    whole = torch.zeros(1, *SHAPE, dtype=torch.bool)
+    whole[0, 8:40, 8:40] = True
+    theirs = (*(output[:1] for output in detections()[:3]), whole)
+    found = agreement.match(
+        lambda image: detections(**changes), lambda image: theirs, [torch.zeros(1)], 1e-3
+    )
+    assert (found.expected, found.matched, found.same_masks) == (1, matched, matched)
+    assert found.enough is enough
+
+
+def test_file_that_finds_nothing_does_not_agree():
+    assert not agreement.Agreement(1, 3, 0, 0, 0).enough
+    assert agreement.Agreement(1, 0, 0, 0, 0).enough
+
+
+@pytest.mark.parametrize(
+    ('options', 'reason'),
+    [
+        ({'model.test_cfg.rcnn.nms.type': 'soft_nms'}, "nms.type='soft_nms'"),
+        ({'model.roi_head.bbox_roi_extractor.roi_layer.aligned': False}, 'SingleRoIExtractor'),
+        ({'model.type': 'mmdet.FasterRCNN'}, 'FasterRCNN with StandardRoIHead .* --backbone-only'),
+    ],
+)
+def test_detectors_of_other_parts_are_refused(options, reason):
+    other = build_model(load_config(TOY, options))
+    with pytest.raises(UserError, match=reason):
+        detector.Detections(other, SHAPE)
+
+
+def test_images_are_padded_to_the_one_size(toy_root, model):
+    images = pytest.importorskip('mmuniformer.deployment.images')
+    cfg = load_config(TOY, {'test_dataloader.dataset.data_root': f'{toy_root}/coco/'})
+    found = list(images.canvases(cfg, model, (160, 192), 3))
+    assert [tuple(image.shape) for image in found] == [(1, 3, 160, 192)] * 3
+    assert found[0][:, :, 128:].abs().max() == 0
+    assert found[0][:, :, :128, :128].std() > 0.5
+    assert list(images.canvases(cfg, model, (96, 192), 3)) == []
+    with pytest.raises(UserError, match='no train_dataloader.dataset with a pipeline'):
+        next(images.data_images(Config({}), model, 'train', 1))

@@ -1,0 +1,145 @@
+"""Hooks of mmengine's runner: refusing checkpoints of other models, folding before a test."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.hooks import EMAHook
+from mmengine.model import BaseModel
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import nn
+
+from mmuniformer.engine.hooks import CheckpointGuardHook
+from mmuniformer.errors import CheckpointError, UserError
+from mmuniformer.models import UniFormer
+
+
+class Classifier(BaseModel):
+    def __init__(self, classes=3, **backbone):
+        super().__init__()
+        self.backbone = UniFormer('nano', **backbone)
+        self.fc_cls = nn.Linear(128, classes + 1)
+
+    def forward(self, inputs, mode='tensor'):
+        score = self.fc_cls(self.backbone(torch.stack(inputs))[-1].mean((2, 3)))
+        return {'loss': score.square().mean()} if mode == 'loss' else score
+
+
+@pytest.fixture
+def make_runner(tmp_path):
+    made = []
+
+    def make(model, train=False, **kwargs):
+        if train:
+            images = [{'inputs': torch.full((3, 32, 32), float(i))} for i in range(2)]
+            kwargs |= {
+                'train_dataloader': {
+                    'batch_size': 2,
+                    'num_workers': 0,
+                    'dataset': images,
+                    'sampler': {'type': 'DefaultSampler', 'shuffle': False},
+                },
+                'train_cfg': {'by_epoch': True, 'max_epochs': kwargs.pop('epochs', 1)},
+                'optim_wrapper': {'optimizer': {'type': 'SGD', 'lr': 0.1}},
+            }
+        made.append(
+            Runner(
+                model,
+                str(tmp_path / 'work'),
+                custom_hooks=[{'type': 'mmuniformer.CheckpointGuardHook'}],
+                experiment_name=f'{tmp_path.name}_{len(made)}',
+                log_level='ERROR',
+                default_scope='mmengine',
+                **kwargs,
+            )
+        )
+        return made[-1]
+
+    return make
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    def save(model, name='weights.pth'):
+        torch.save({'state_dict': model.state_dict(), 'meta': {}}, tmp_path / name)
+        return str(tmp_path / name)
+
+    return save
+
+
+def test_registry_builds_it():
+    assert isinstance(HOOKS.build({'type': 'mmuniformer.CheckpointGuardHook'}), CheckpointGuardHook)
+
+
+def test_fitting_checkpoint_loads(make_runner, checkpoint):
+    source = Classifier()
+    runner = make_runner(Classifier(), load_from=checkpoint(source))
+    runner.load_or_resume()
+    assert torch.equal(runner.model.fc_cls.weight, source.fc_cls.weight)
+
+
+def test_other_arch_is_refused_before_anything_loads(make_runner, checkpoint):
+    path = checkpoint(Classifier(depths=(1, 2, 5, 1)))
+    runner = make_runner(Classifier(), load_from=path)
+    before = runner.model.backbone.blocks1[0].conv1.weight.clone()
+    with pytest.raises(CheckpointError, match=r'weights.pth does not fit.*\n.*\n?.*depths=') as got:
+        runner.load_or_resume()
+    assert path in str(got.value)
+    assert torch.equal(runner.model.backbone.blocks1[0].conv1.weight, before)
+
+
+def test_other_classes_are_refused_for_testing(make_runner, checkpoint):
+    runner = make_runner(Classifier(), load_from=checkpoint(Classifier(classes=80)))
+    with pytest.raises(CheckpointError, match='80 classes in the file, 3 in the model'):
+        runner.load_or_resume()
+
+
+def test_other_classes_are_welcome_for_training(make_runner, checkpoint):
+    source = Classifier(classes=80)
+    runner = make_runner(Classifier(), train=True, load_from=checkpoint(source))
+    runner.optim_wrapper['optimizer']['lr'] = 0.0
+    runner.train()
+    assert torch.equal(
+        runner.model.backbone.blocks1[0].conv1.weight, source.backbone.blocks1[0].conv1.weight
+    )
+
+
+def test_training_records_head_dim_and_resumes(make_runner, tmp_path):
+    make_runner(Classifier(), train=True).train()
+    path = tmp_path / 'work' / 'epoch_1.pth'
+    saved = torch.load(path, weights_only=True)
+    assert saved['meta']['mmuniformer'] == {'head_dim': 16}
+    resumed = make_runner(Classifier(), train=True, epochs=2, resume=True)
+    resumed.train()
+    assert resumed.epoch == 2
+    other = make_runner(Classifier(head_dim=32), load_from=str(path))
+    with pytest.raises(CheckpointError, match='head_dim 16 .* set model.backbone.head_dim=16'):
+        other.load_or_resume()
+
+
+def test_resuming_with_other_classes_is_refused(make_runner, tmp_path):
+    make_runner(Classifier(), train=True).train()
+    runner = make_runner(Classifier(classes=5), train=True, epochs=2, resume=True)
+    with pytest.raises(CheckpointError, match=r'the last checkpoint of .*work'):
+        runner.train()
+
+
+@torch.no_grad()
+def test_deploy_hook_folds_the_backbone():
+    backbone = UniFormer('nano').eval()
+    x = torch.randn(1, 3, 64, 64)
+    expected = backbone(x)
+    hook = HOOKS.build({'type': 'mmuniformer.DeployHook'})
+    hook.before_test(SimpleNamespace(model=nn.Sequential(backbone.train()), hooks=[hook]))
+    assert backbone.deployed is not None
+    for out, ref in zip(backbone(x), expected, strict=True):
+        torch.testing.assert_close(out, ref, rtol=0, atol=1e-4)
+
+
+def test_deploy_hook_refuses_what_it_can_not_fold():
+    hook = HOOKS.build({'type': 'mmuniformer.DeployHook'})
+    with pytest.raises(UserError, match='no backbone of mmuniformer'):
+        hook.before_test(SimpleNamespace(model=nn.Identity(), hooks=[hook]))
+    with pytest.raises(UserError, match='leave EMAHook out'):
+        hook.before_test(SimpleNamespace(model=nn.Identity(), hooks=[hook, EMAHook()]))

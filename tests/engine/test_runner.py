@@ -1,0 +1,191 @@
+"""The runner that looks at checkpoints and data first, and explains what mmengine can't load."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, RUNNERS
+from mmengine.runner import Runner
+from torch import nn
+
+from mmuniformer.engine.runner import CheckedRunner
+from mmuniformer.errors import CheckpointError, UserError
+
+
+class Linear(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def forward(self, inputs, mode='tensor'):
+        return {'loss': self.layer(torch.stack(inputs)).square().mean()}
+
+
+class Numbers(list):
+    """So many samples as its annotation file says."""
+
+    def __init__(self, ann_file, **kwargs):
+        super().__init__([{'inputs': torch.ones(1)}] * int(Path(ann_file).read_text()))
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Make a runner of two samples, trained for a number of epochs."""
+    DATASETS.register_module(name='CheckedNumbers', module=Numbers, force=True)
+    file = tmp_path / 'numbers.txt'
+    file.write_text('2')
+    made = []
+
+    def runner(epochs=1, **options):
+        loader = {
+            'batch_size': 1,
+            'num_workers': 0,
+            'dataset': {'type': 'CheckedNumbers', 'ann_file': str(file)},
+            'sampler': {'type': 'DefaultSampler', 'shuffle': False},
+        }
+        made.append(
+            CheckedRunner(
+                Linear(),
+                str(tmp_path / 'work'),
+                train_dataloader=loader,
+                train_cfg={'by_epoch': True, 'max_epochs': epochs},
+                optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.1}},
+                experiment_name=f'{tmp_path.name}_{len(made)}',
+                log_level='ERROR',
+                default_scope='mmengine',
+                **options,
+            )
+        )
+        return made[-1]
+
+    return runner
+
+
+def test_work_dir_that_can_not_be_written_is_named(tmp_path, monkeypatch):
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match='file/below: Not a directory. Name another folder'):
+        CheckedRunner(Linear(), str(tmp_path / 'file' / 'below'))
+    monkeypatch.setattr('os.access', lambda *_: False)
+    with pytest.raises(UserError, match='mine: Permission denied. Name another folder'):
+        CheckedRunner(Linear(), str(tmp_path / 'mine'))
+
+
+def test_registry_knows_it():
+    assert RUNNERS.get('mmuniformer.CheckedRunner') is CheckedRunner
+
+
+@pytest.mark.parametrize('resume', [False, True])
+def test_missing_checkpoint_is_named_before_anything_is_built(make, resume):
+    runner = make(load_from='gone.pth', resume=resume)
+    with pytest.raises(CheckpointError, match=r'gone\.pth does not exist: correct the path'):
+        runner.train()
+    assert isinstance(runner._train_dataloader, dict)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='mixed precision works on a GPU')
+@pytest.mark.parametrize(
+    ('settings', 'cure'),
+    [
+        ({}, 'OptimWrapper, or leave --amp out$'),
+        ({'dtype': 'bfloat16'}, 'OptimWrapper and without dtype in it, '),
+        ({'loss_scale': 'dynamic'}, 'OptimWrapper and without loss_scale in it, '),
+    ],
+)
+def test_mixed_precision_without_a_gpu_is_refused(make, settings, cure):
+    runner = make()
+    runner.optim_wrapper = {**runner.optim_wrapper, 'type': 'AmpOptimWrapper', **settings}
+    with pytest.raises(UserError, match=f'needs a GPU.*train with optim_wrapper.type={cure}'):
+        runner.train()
+    assert isinstance(runner._train_dataloader, dict)
+
+
+def content_of(path, content):
+    path.write_bytes(content)
+    return str(path)
+
+
+@pytest.mark.parametrize('resume', [False, True])
+@pytest.mark.parametrize('kind', ['truncated', 'web page', 'empty'])
+def test_file_that_is_no_checkpoint_is_named(make, tmp_path, kind, resume):
+    torch.save({'state_dict': Linear().state_dict()}, tmp_path / 'whole.pth')
+    content = {
+        'truncated': (tmp_path / 'whole.pth').read_bytes()[:700],
+        'web page': b'<!DOCTYPE html><title>Virus scan warning</title>',
+        'empty': b'',
+    }[kind]
+    path = content_of(tmp_path / 'broken.pth', content)
+    said = 'a web page' if kind == 'web page' else 'truncated or no PyTorch checkpoint'
+    with pytest.raises(CheckpointError, match=rf'broken\.pth is {said}') as caught:
+        make(load_from=path, resume=resume).train()
+    assert caught.value.__suppress_context__
+
+
+def test_last_checkpoint_that_was_cut_off_is_named(make, tmp_path):
+    make().train()
+    last = tmp_path / 'work' / 'epoch_1.pth'
+    last.write_bytes(last.read_bytes()[:-900])
+    with pytest.raises(CheckpointError, match=r'epoch_1\.pth is truncated'):
+        make(epochs=2, resume=True).train()
+
+
+def test_weights_alone_can_not_be_resumed_from(make, tmp_path):
+    path = tmp_path / 'weights.pth'
+    torch.save({'state_dict': Linear().state_dict(), 'meta': {'epoch': 1, 'iter': 2}}, path)
+    with pytest.raises(CheckpointError, match=r'weights\.pth .* load_from, without resume'):
+        make(load_from=str(path), resume=True).train()
+    runner = make(load_from=str(path))
+    runner.train()
+    assert runner.epoch == 1
+
+
+def test_sound_checkpoint_resumes(make):
+    make().train()
+    runner = make(epochs=3, resume=True)
+    runner.train()
+    assert (runner.epoch, runner.iter) == (3, 6)
+
+
+def test_other_errors_of_loading_stay(make, tmp_path, monkeypatch):
+    torch.save({'state_dict': Linear().state_dict()}, tmp_path / 'sound.pth')
+
+    def fail(*args, **kwargs):
+        raise KeyError('a bug')
+
+    monkeypatch.setattr(Runner, 'load_checkpoint', fail)
+    with pytest.raises(KeyError, match='a bug'):
+        make(load_from=str(tmp_path / 'sound.pth')).train()
+
+
+def test_data_set_without_a_sample_is_refused(make, tmp_path):
+    (tmp_path / 'numbers.txt').write_text('0')
+    with pytest.raises(UserError, match=r'Numbers .* holds no sample: .*filter_cfg'):
+        make().train()
+
+
+@pytest.mark.parametrize('step', ['train', 'val', 'test'])
+def test_data_are_checked_before_they_are_built(tmp_path, step, monkeypatch):
+    runner, built = object.__new__(CheckedRunner), []
+    monkeypatch.setattr(Runner, step, lambda self: built.append(step))
+    runner._load_from = runner.model = runner.optim_wrapper = None
+    for split in ('train', 'val', 'test'):
+        dataset = dict(data_root=str(tmp_path), ann_file='a.json')
+        loader = dict(dataset=dataset) if split == step else None
+        setattr(runner, f'_{split}_dataloader', loader)
+    (tmp_path / 'a.json').write_text('')
+    with pytest.raises(UserError, match='is empty'):
+        getattr(runner, step)()
+    assert not built
+    setattr(runner, f'_{step}_dataloader', None)
+    getattr(runner, step)()
+    assert built == [step]
+
+
+@pytest.mark.parametrize('several', [False, True])
+def test_missing_file_to_score_by_is_named(tmp_path, several):
+    runner = object.__new__(CheckedRunner)
+    runner._load_from = runner._test_dataloader = None
+    metric = dict(type='CocoMetric', ann_file=str(tmp_path / 'gone.json'))
+    runner._test_evaluator = [dict(type='Other'), metric] if several else metric
+    with pytest.raises(UserError, match=r'gone\.json, by which .* set test_evaluator\.ann_file'):
+        runner.test()

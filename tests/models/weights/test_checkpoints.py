@@ -1,0 +1,659 @@
+"""Weight files: reading them safely, loading backbones, refusing what does not fit."""
+
+import argparse
+import http.server
+import json
+import logging
+import os
+import pickle
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from mmengine.model import BaseModel, BaseTTAModel
+from mmengine.registry import MODELS
+from torch import nn
+
+from mmuniformer.engine.checkpoint import check_whole_model
+from mmuniformer.errors import CheckpointError
+from mmuniformer.models import UniFormer, UniFormerLight
+from mmuniformer.models.arch import UNIFORMER, UNIFORMER_LIGHT
+from mmuniformer.models.weights.files import load_state_dict_file
+from mmuniformer.models.weights.load import load_pretrained
+from mmuniformer.models.weights.released import (
+    anatomy,
+    backbone_state,
+    guess_preset,
+    head_dim_by_name,
+)
+
+REFERENCE = Path(__file__).resolve().parents[4] / 'shared' / 'reference' / 'keys.json'
+
+
+@pytest.fixture(scope='module', autouse=True)
+def quick_initial_weights():
+    """Truncated normal numbers take most of the time of a model that is to be loaded anyway."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn.init, 'trunc_normal_', lambda x, std: nn.init.normal_(x, std=std))
+        yield
+
+
+def imagenet_state(model, classes=10):
+    """What an ImageNet file of this network holds: no output norms, a classifier."""
+    state = OrderedDict((k, v) for k, v in model.state_dict().items() if not k.startswith('norm'))
+    width = model.embed_dims[-1]
+    for name in ('weight', 'bias', 'running_mean', 'running_var'):
+        state[f'norm.{name}'] = torch.rand(width)
+    state['norm.num_batches_tracked'] = torch.tensor(7)
+    state['head.weight'], state['head.bias'] = torch.rand(classes, width), torch.rand(classes)
+    return state
+
+
+def randomize(model):
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.copy_(torch.rand(tensor.shape) if tensor.is_floating_point() else tensor + 3)
+    return model
+
+
+def save(path, raw):
+    torch.save(raw, path)
+    return str(path)
+
+
+def blank(*args, kind=UniFormer, **kwargs):
+    """A model whose weights nobody spent time on."""
+    with torch.device('meta'):
+        model = kind(*args, **kwargs)
+    return model.to_empty(device='cpu')
+
+
+def snapshot(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def assert_unchanged(model, before):
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def refused(model, path, *words, **kwargs):
+    """Loading raises with these words in the message and leaves the model as it was."""
+    before = snapshot(model)
+    with pytest.raises(CheckpointError) as caught:
+        load_pretrained(model, path, **kwargs)
+    assert_unchanged(model, before)
+    message = str(caught.value)
+    for word in (str(path), *words):
+        assert word in message
+    return message
+
+
+@pytest.fixture(scope='module')
+def nano(quick_initial_weights):
+    torch.manual_seed(0)
+    return randomize(UniFormer('nano'))
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """The lines that go to mmengine's current logger, from INFO up."""
+    lines = []
+
+    def keep(level, text, *args, **kwargs):
+        if level >= logging.INFO:
+            lines.append((level, str(text)))
+
+    logger = MMLogger.get_instance('test_checkpoints')
+    monkeypatch.setattr(MMLogger, 'get_current_instance', classmethod(lambda cls: logger))
+    monkeypatch.setattr(logger, 'log', keep)
+    return lines
+
+
+WRAPPERS = {
+    'model': lambda state: {'model': state, 'epoch': 299},
+    'state_dict': lambda state: {'state_dict': state, 'meta': {'epoch': 1}},
+    'bare': lambda state: state,
+    'module': lambda state: {'state_dict': OrderedDict((f'module.{k}', state[k]) for k in state)},
+    'backbone': lambda state: {
+        'state_dict': {
+            **{f'backbone.{k}': v for k, v in state.items()},
+            'neck.lateral_convs.0.conv.weight': torch.rand(4, 4, 1, 1),
+            'rpn_head.rpn_cls.bias': torch.rand(3),
+        }
+    },
+    'module and backbone': lambda state: {
+        'model': {f'module.backbone.{k}': v for k, v in state.items()}
+    },
+}
+
+
+class TestKindsOfFiles:
+    @pytest.mark.parametrize('kind', WRAPPERS)
+    def test_backbone_of_every_kind_of_file(self, nano, kind):
+        state = imagenet_state(nano)
+        found = backbone_state(WRAPPERS[kind](state))
+        assert list(found) == list(state)
+        assert all(found[name] is state[name] for name in state)
+
+    @pytest.mark.parametrize('kind', WRAPPERS)
+    def test_loads_every_kind_of_file(self, nano, tmp_path, kind):
+        model = UniFormer('nano')
+        norms = {k: v.clone() for k, v in model.state_dict().items() if k.startswith('norm')}
+        path = save(tmp_path / 'weights.pth', WRAPPERS[kind](imagenet_state(nano)))
+        report = load_pretrained(model, path)
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(tensor, norms.get(name, nano.state_dict()[name])), name
+        assert len(report.match.loaded) == len(model.state_dict()) - 8
+        assert sorted(report.match.missing) == sorted(norms)
+
+    def test_whole_model_brings_its_output_norms(self, nano, tmp_path):
+        model = UniFormer('nano')
+        path = save(tmp_path / 'detector.pth', WRAPPERS['backbone'](nano.state_dict()))
+        report = load_pretrained(model, path)
+        assert_unchanged(model, nano.state_dict())
+        assert report.match.missing == ()
+
+    def test_prefix_names_another_place(self, nano, tmp_path):
+        raw = {'state_dict': {f'detector.net.{k}': v for k, v in nano.state_dict().items()}}
+        path = save(tmp_path / 'x.pth', raw)
+        model = UniFormer('nano')
+        load_pretrained(model, path, prefix='detector.net')
+        assert_unchanged(model, nano.state_dict())
+        with pytest.raises(CheckpointError, match='no name .* starts with .*student'):
+            load_pretrained(model, path, prefix='student.')
+
+    def test_hourglass_file_with_its_two_classifiers(self, tmp_path):
+        source = randomize(UniFormerLight('nano'))
+        state = imagenet_state(source)
+        width = source.embed_dims[-1]
+        state |= {'norm_cls.weight': torch.rand(width), 'norm_cls.bias': torch.rand(width)}
+        state |= {'head_cls.weight': torch.rand(9, width), 'head_cls.bias': torch.rand(9)}
+        model = UniFormerLight('nano')
+        report = load_pretrained(model, save(tmp_path / 'light.pth', {'model': state}))
+        assert torch.equal(model.cls_token, source.cls_token)
+        assert torch.equal(model.cls_upsample.weight, source.cls_upsample.weight)
+        assert 'not used, as expected: norm, head, norm_cls, head_cls' in str(report)
+
+    def test_half_precision_file(self, nano, tmp_path):
+        half = {
+            k: v.half() if v.is_floating_point() else v for k, v in imagenet_state(nano).items()
+        }
+        model = UniFormer('nano')
+        load_pretrained(model, save(tmp_path / 'half.pth', half))
+        name = 'blocks3.0.attn.qkv.weight'
+        assert model.state_dict()[name].dtype == torch.float32
+        assert torch.equal(model.state_dict()[name], half[name].float())
+
+    def test_stages_that_are_not_built(self, tmp_path):
+        source = randomize(UniFormerLight('nano'))
+        path = save(tmp_path / 'light.pth', {'model': imagenet_state(source)})
+        model = UniFormerLight('nano', out_indices=(1,))
+        report = load_pretrained(model, path)
+        assert {name.partition('.')[0] for name in report.match.unused} == {
+            *('cls_token', 'patch_embed3', 'patch_embed4', 'blocks3', 'blocks4'),
+            *('cls_upsample', 'norm', 'head'),
+        }
+        assert torch.equal(model.blocks2[0].conv1.weight, source.blocks2[0].conv1.weight)
+
+    def test_counters_may_lack(self, nano, tmp_path):
+        state = {k: v for k, v in imagenet_state(nano).items() if 'num_batches' not in k}
+        report = load_pretrained(UniFormer('nano'), save(tmp_path / 'x.pth', state))
+        assert any(name.endswith('num_batches_tracked') for name in report.match.missing)
+
+    def test_options_of_a_training_script_are_read_and_forgotten(self, nano, tmp_path):
+        before = torch.serialization.get_safe_globals()
+        raw = {'model': imagenet_state(nano), 'args': argparse.Namespace(lr=1e-3)}
+        load_pretrained(UniFormer('nano'), save(tmp_path / 'x.pth', raw))
+        assert set(torch.serialization.get_safe_globals()) == set(before)
+
+    def test_through_the_registry(self, nano, tmp_path):
+        path = save(tmp_path / 'weights.pth', {'model': imagenet_state(nano)})
+        cfg = {'type': 'Pretrained', 'checkpoint': path}
+        model = MODELS.build({'type': 'mmuniformer.UniFormer', 'arch': 'nano', 'init_cfg': cfg})
+        model.init_weights()
+        assert torch.equal(model.blocks4[0].attn.qkv.bias, nano.blocks4[0].attn.qkv.bias)
+
+
+class TestReport:
+    def test_one_short_line(self, nano, tmp_path, log):
+        state = imagenet_state(nano) | {'aux_head.weight': torch.rand(3, 128)}
+        load_pretrained(UniFormer('nano'), save(tmp_path / 'weights.pth', {'model': state}))
+        total = len(nano.state_dict())
+        assert log == [
+            (
+                logging.INFO,
+                f'weights.pth (UniFormer nano): loaded {total - 8} of {total} backbone tensors; '
+                'not in the file, as expected: norm1, norm2, norm3, norm4; '
+                'not used, as expected: norm, head, aux_head',
+            )
+        ]
+
+
+class TestRefused:
+    def test_missing_file(self, tmp_path):
+        refused(UniFormer('nano'), str(tmp_path / 'none.pth'), 'does not exist', 'path')
+        refused(UniFormer('nano'), str(tmp_path), 'is a folder')
+        refused(UniFormer('nano'), 's3://bucket/x.pth', 'https://')
+
+    @pytest.mark.parametrize('share', [0.0, 0.001, 0.5, 0.99])
+    def test_truncated(self, nano, tmp_path, share):
+        whole = Path(save(tmp_path / 'whole.pth', {'model': nano.state_dict()})).read_bytes()
+        path = tmp_path / 'part.pth'
+        path.write_bytes(whole[: int(share * len(whole))])
+        refused(UniFormer('nano'), str(path), 'truncated', 'download it again')
+
+    @pytest.mark.parametrize('share', [0.2, 0.9])
+    def test_truncated_legacy_format(self, nano, tmp_path, share):
+        path = tmp_path / 'old.pth'
+        torch.save({'model': nano.state_dict()}, path, _use_new_zipfile_serialization=False)
+        path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+        refused(UniFormer('nano'), str(path), 'truncated')
+
+    @pytest.mark.parametrize(
+        ('content', 'word'),
+        [
+            (b'<!DOCTYPE html><html>Google Drive - Virus scan warning</html>', 'web page'),
+            (b'\n <html>', 'web page'),
+            (b'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a', 'git LFS'),
+            (b'just some text, long enough to be read', 'no PyTorch checkpoint'),
+            (bytes(range(256)) * 4, 'no PyTorch checkpoint'),
+        ],
+    )
+    def test_no_checkpoint(self, tmp_path, content, word):
+        path = tmp_path / 'view.pth'
+        path.write_bytes(content)
+        refused(UniFormer('nano'), str(path), word)
+
+    @pytest.mark.parametrize('raw', [{}, {'model': {}}, [1, 2], {'epoch': 3, 'lr': 0.1}, 'text'])
+    def test_no_tensors(self, tmp_path, raw):
+        refused(UniFormer('nano'), save(tmp_path / 'x.pth', raw), 'holds no weights')
+
+    def test_other_network(self, tmp_path):
+        state = {'layer1.0.conv1.weight': torch.rand(4, 4, 3, 3), 'fc.weight': torch.rand(10, 4)}
+        path = save(tmp_path / 'resnet.pth', {'state_dict': state})
+        refused(UniFormer('nano'), path, 'no UniFormer backbone', 'layer1, fc')
+
+    def test_video_network(self, nano, tmp_path):
+        state = {k: v[:, :, None] if v.ndim == 4 else v for k, v in imagenet_state(nano).items()}
+        refused(UniFormer('nano'), save(tmp_path / 'k400.pth', {'model': state}), 'video')
+
+    def test_other_arch_names_the_right_one(self, tmp_path):
+        with torch.device('meta'):
+            shapes = UniFormer('base').state_dict()
+        state = {k: torch.zeros(()).expand(v.shape) for k, v in shapes.items()}
+        message = refused(
+            UniFormer('nano'),
+            save(tmp_path / 'x.pth', {'model': state}),
+            "arch='base'",
+            'depths=(5, 8, 20, 7)',
+            'depths=(1, 2, 4, 1)',
+            'patch_embed1.norm.weight (file (64,), model (16,))',
+            'Only ',
+        )
+        assert len(message) < 2000
+
+    def test_conv_stem(self, nano, tmp_path):
+        path = save(tmp_path / 'x.pth', {'model': imagenet_state(nano)})
+        model = UniFormer('nano', conv_stem=True)
+        refused(model, path, 'conv_stem=(False, False, False, False)', "arch='nano'")
+
+    def test_hourglass_file_into_uniformer(self, tmp_path):
+        state = imagenet_state(UniFormerLight('nano'))
+        path = save(tmp_path / 'x.pth', {'model': state})
+        words = ('The file has a class token', "type='mmuniformer.UniFormerLight', arch='nano'")
+        refused(UniFormer('nano'), path, *words)
+
+    def test_layer_scale_in_the_file_only(self, tmp_path):
+        source = UniFormer('nano', layer_scale_init_value=(0, 0, 1e-6, 1e-6))
+        path = save(tmp_path / 'x.pth', {'model': imagenet_state(source)})
+        words = ('gamma_1', 'in stages 3, 4', 'layer_scale_init_value=(0, 0, 1e-06, 1e-06)')
+        refused(UniFormer('nano'), path, *words)
+        load_pretrained(source, path)
+
+    def test_layer_scale_of_base_names_base_ls(self, tmp_path):
+        with torch.device('meta'):
+            shapes = UniFormer('base_ls').state_dict()
+        state = {k: torch.zeros(()).expand(v.shape) for k, v in shapes.items()}
+        path = save(tmp_path / 'x.pth', {'model': state})
+        with pytest.raises(CheckpointError, match="arch='base_ls'"):
+            load_pretrained(blank('base'), path)
+
+    def test_layer_scale_in_the_model_only(self, nano, tmp_path):
+        path = save(tmp_path / 'x.pth', {'model': imagenet_state(nano)})
+        model = UniFormer('nano', layer_scale_init_value=1e-6)
+        refused(model, path, 'gamma_1', 'nowhere', "arch='nano'", 'layer_scale_init_value=(0, 0')
+
+    def test_in_channels(self, nano, tmp_path):
+        path = save(tmp_path / 'x.pth', {'model': imagenet_state(nano)})
+        refused(UniFormer('nano', in_channels=4), path, 'Set in_channels=3')
+
+    @pytest.mark.parametrize('name', ['blocks3.1.attn.qkv.bias', 'patch_embed2.norm.weight'])
+    def test_a_single_name_missing(self, nano, tmp_path, name):
+        state = imagenet_state(nano)
+        del state[name]
+        refused(UniFormer('nano'), save(tmp_path / 'x.pth', {'model': state}), name)
+
+    def test_a_single_name_too_many(self, nano, tmp_path):
+        state = imagenet_state(nano) | {'blocks3.0.attn.relative': torch.rand(2)}
+        words = ('Unknown to the backbone: blocks3.0.attn.relative',)
+        refused(UniFormer('nano'), save(tmp_path / 'x.pth', {'model': state}), *words)
+
+    def test_a_single_shape(self, nano, tmp_path):
+        state = imagenet_state(nano) | {'blocks3.0.attn.proj.bias': torch.rand(63)}
+        words = ('blocks3.0.attn.proj.bias (file (63,), model (64,))',)
+        refused(UniFormer('nano'), save(tmp_path / 'x.pth', {'model': state}), *words)
+
+
+class Malicious:
+    """Unpickling it makes a folder."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+class TestMaliciousFile:
+    @pytest.mark.parametrize('zipped', [True, False])
+    def test_no_code_runs(self, nano, tmp_path, zipped):
+        mark, path = tmp_path / 'executed', tmp_path / 'evil.pth'
+        raw = {'model': imagenet_state(nano), 'extra': Malicious(mark)}
+        torch.save(raw, path, _use_new_zipfile_serialization=zipped)
+        refused(UniFormer('nano'), str(path), 'mkdir', 'more than weights')
+        assert not mark.exists()
+        torch.load(path, weights_only=False)
+        assert mark.exists()  # it would have run
+
+    def test_plain_pickle(self, tmp_path):
+        mark, path = tmp_path / 'executed', tmp_path / 'evil.pth'
+        path.write_bytes(pickle.dumps(Malicious(mark), protocol=2))
+        refused(UniFormer('nano'), str(path))
+        assert not mark.exists()
+
+    def test_options_bring_nothing_else_in(self, tmp_path):
+        mark = tmp_path / 'executed'
+        raw = {'model': {'a': torch.rand(1)}, 'args': argparse.Namespace(x=Malicious(mark))}
+        refused(UniFormer('nano'), save(tmp_path / 'evil.pth', raw), 'mkdir')
+        assert not mark.exists()
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """Files of a folder on localhost; torch's cache is empty."""
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    monkeypatch.setattr(torch.hub, '_hub_dir', None)
+    for name in ('http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY'):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / 'www'
+    folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(folder))
+
+        def log_message(self, *args):
+            pass
+
+    httpd = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    thread = threading.Thread(target=httpd.serve_forever, kwargs={'poll_interval': 0.01})
+    thread.start()
+    yield folder, f'http://127.0.0.1:{httpd.server_port}'
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()
+
+
+class TestUrl:
+    def test_loads_and_keeps(self, nano, server):
+        folder, url = server
+        path = Path(save(folder / 'weights.pth', {'model': imagenet_state(nano)}))
+        model = UniFormer('nano')
+        load_pretrained(model, f'{url}/weights.pth?download=true')
+        assert torch.equal(model.blocks1[0].conv1.weight, nano.blocks1[0].conv1.weight)
+        path.unlink()
+        load_pretrained(UniFormer('nano'), f'{url}/weights.pth')  # from the cache
+
+    def test_no_code_runs(self, server, tmp_path):
+        folder, url = server
+        mark = tmp_path / 'executed'
+        save(folder / 'evil.pth', {'a': torch.rand(1), 'b': Malicious(mark)})
+        refused(UniFormer('nano'), f'{url}/evil.pth', 'mkdir')
+        assert not mark.exists()
+
+    def test_not_there(self, server):
+        refused(UniFormer('nano'), f'{server[1]}/none.pth', '404', 'check the address')
+
+    def test_web_page_names_the_copy(self, server, tmp_path):
+        folder, url = server
+        (folder / 'view').write_text('<html>Sign in</html>')
+        message = refused(UniFormer('nano'), f'{url}/view', 'web page')
+        assert str(tmp_path / 'cache' / 'hub' / 'checkpoints' / 'view') in message
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory, nano):
+    """The same weights under names that tell a head_dim and under one that does not."""
+    folder = tmp_path_factory.mktemp('files')
+    names = ('uniformer_small_tl_224.pth', 'uniformer_small_dim64_tl_224.pth', 'plain.pth')
+    return {name: save(folder / name, {'model': imagenet_state(nano)}) for name in names}
+
+
+class TestHeadDim:
+    @pytest.mark.parametrize(
+        ('name', 'dim'),
+        [
+            ('uniformer_small_tl_224.pth', 32),
+            ('uniformer_small_plus_tl_384.pth', 32),
+            ('uniformer_base_tl_224.pth', 32),
+            ('https://example.org/a/uniformer_base_tl_384.pth?download=true', 32),
+            ('/data/token_label/x/Small-Token-Labeling.pth', 32),
+            ('uniformer_small_dim64_tl_224.pth', 64),
+            ('uniformer_small_plus_dim64_tl_224.pth', 64),
+            ('uniformer_base_dim64_tl_224.pth', 64),
+            ('uniformer_small_plus_dim64_in1k.pth', 64),
+            ('uniformer_small_plus_in1k.pth', 32),
+            ('uniformer_large_ls_tl_224.pth', 64),
+            ('uniformer_small_in1k.pth', 64),
+            ('uniformer_base_in1k.pth', 64),
+            ('uniformer_base_ls_in1k.pth', 64),
+            ('my_head_dim32.pth', 32),
+            ('uniformer_xxs_160_in1k.pth', None),
+            ('/data/dim64/token_label/epoch_12.pth', None),
+            ('title_atlas_dim512.pth', None),
+        ],
+    )
+    def test_what_names_tell(self, name, dim):
+        assert head_dim_by_name(name) == dim
+
+    def test_known_by_name(self, files):
+        path = files['uniformer_small_tl_224.pth']
+        words = ('head_dim 32', 'name', 'Set head_dim=32', 'head_dim=64)')
+        refused(UniFormer('nano', head_dim=64), path, *words)
+        load_pretrained(UniFormer('nano', head_dim=32), path)
+
+    def test_the_other_way_round(self, files):
+        path = files['uniformer_small_dim64_tl_224.pth']
+        refused(UniFormer('nano', head_dim=32), path, 'head_dim 64', 'Set head_dim=64')
+        load_pretrained(UniFormer('nano', head_dim=64), path)
+
+    def test_known_by_argument(self, files):
+        model = UniFormer('nano', head_dim=64)
+        refused(model, files['plain.pth'], 'head_dim 32', 'init_cfg.head_dim', head_dim=32)
+        load_pretrained(model, files['plain.pth'], head_dim=64)
+
+    def test_argument_overrides_the_name(self, files):
+        model = UniFormer('nano', head_dim=64)
+        load_pretrained(model, files['uniformer_small_tl_224.pth'], head_dim=64)
+
+    def test_argument_in_init_cfg(self, files):
+        cfg = {'type': 'Pretrained', 'checkpoint': files['plain.pth'], 'head_dim': 32}
+        model = UniFormer('nano', head_dim=64, init_cfg=cfg)
+        with pytest.raises(CheckpointError, match='head_dim 32'):
+            model.init_weights()
+
+    def test_unknown_passes(self, files):
+        load_pretrained(UniFormer('nano', head_dim=64), files['plain.pth'])
+
+    def test_token_labelled_classifier_alone_warns(self, tmp_path, log):
+        model = blank('small')
+        state = imagenet_state(model) | {'aux_head.weight': torch.rand(3, 512)}
+        path = save(tmp_path / 'renamed.pth', {'model': state})
+        load_pretrained(model, path)
+        assert [level for level, _ in log] == [logging.WARNING, logging.INFO]
+        assert 'head_dim 32' in log[0][1]
+        log.clear()
+        load_pretrained(model, path, head_dim=64)
+        assert [level for level, _ in log] == [logging.INFO]
+
+
+class TestPresets:
+    @pytest.mark.parametrize('name', UNIFORMER)
+    def test_every_preset_is_recognised(self, name):
+        with torch.device('meta'):
+            model = UniFormer(name)
+        assert guess_preset(anatomy(model.state_dict())) == ('UniFormer', name)
+
+    @pytest.mark.parametrize('name', UNIFORMER_LIGHT)
+    def test_every_hourglass_preset_is_recognised(self, name):
+        with torch.device('meta'):
+            model = UniFormerLight(name)
+        assert guess_preset(anatomy(model.state_dict())) == ('UniFormerLight', name)
+
+    def test_none_fits(self):
+        assert guess_preset(anatomy(UniFormer('nano', depths=(1, 1, 1, 1)).state_dict())) is None
+
+    @pytest.mark.skipif(not REFERENCE.exists(), reason='the reference key lists are not at hand')
+    def test_released_key_lists_load(self, tmp_path):
+        lists = json.loads(REFERENCE.read_text())
+        shapes = lists['imagenet-token-label/small']
+        state = {k: torch.zeros(()).expand(shape) for k, shape in shapes.items()}
+        path = save(tmp_path / 'uniformer_small_tl_224.pth', {'model': state})
+        model = blank('small', head_dim=32)
+        report = load_pretrained(model, path)
+        assert all((v == 0).all() for k, v in model.state_dict().items() if k[:4] != 'norm')
+        assert len(report.match.loaded) == 324
+        assert {n.partition('.')[0] for n in report.match.unused} == {'norm', 'head', 'aux_head'}
+
+
+class Detector(BaseModel):
+    """The smallest model with a backbone of ours and a head with classes."""
+
+    def __init__(self, backbone=None, classes=3):
+        super().__init__()
+        self.backbone = backbone or UniFormer('nano')
+        self.fc_cls = nn.Linear(8, classes + 1)
+        self.norm_head = nn.BatchNorm1d(8)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        return self.backbone(inputs)
+
+
+class TestWholeModel:
+    def check(self, checkpoint, model=None, fine_tune=False):
+        check_whole_model(model or Detector(), checkpoint, 'epoch_1.pth', fine_tune)
+
+    def test_own_checkpoint_fits(self):
+        state = Detector().state_dict()
+        self.check({'state_dict': state})
+        self.check({'state_dict': {f'module.{k}': v for k, v in state.items()}})
+        self.check(state)
+
+    def test_inside_test_time_augmentation(self):
+        class Augmented(BaseTTAModel):
+            def merge_preds(self, data_samples_list):
+                return data_samples_list
+
+        model = Augmented(module=Detector())
+        self.check({'state_dict': Detector().state_dict()}, model)
+        with pytest.raises(CheckpointError, match='classes in the file'):
+            self.check({'state_dict': Detector(classes=80).state_dict()}, model)
+
+    def test_other_arch(self):
+        state = Detector(UniFormer('nano', depths=(1, 2, 5, 1))).state_dict()
+        for fine_tune in (False, True):
+            with pytest.raises(CheckpointError, match=r'(?s)epoch_1.pth.*depths=\(1, 2, 5, 1\)'):
+                self.check({'state_dict': state}, fine_tune=fine_tune)
+
+    def test_hourglass_detector(self):
+        state = Detector(UniFormerLight('nano')).state_dict()
+        with pytest.raises(CheckpointError, match='UniFormerLight'):
+            self.check({'state_dict': state})
+
+    def test_output_norms_must_be_there(self):
+        state = {k: v for k, v in Detector().state_dict().items() if 'backbone.norm4' not in k}
+        with pytest.raises(CheckpointError, match=r'Lacking in the file: norm4'):
+            self.check({'state_dict': state})
+
+    def test_output_norms_of_stages_that_are_not_returned(self):
+        model = Detector(UniFormer('nano', out_indices=(3,)))
+        self.check({'state_dict': Detector().state_dict()}, model)
+
+    def test_imagenet_file(self):
+        for raw in ({'model': imagenet_state(UniFormer('nano'))}, UniFormer('nano').state_dict()):
+            with pytest.raises(CheckpointError, match=r'bare backbone.*model.backbone.init_cfg'):
+                self.check(raw, fine_tune=True)
+
+    def test_nested_where_mmengine_does_not_look(self):
+        with pytest.raises(CheckpointError, match='mmuniformer convert epoch_1.pth'):
+            self.check({'model': Detector().state_dict()})
+
+    def test_other_network(self):
+        with pytest.raises(CheckpointError, match='start.* with layer1'):
+            self.check({'state_dict': {'layer1.weight': torch.rand(2)}})
+
+    def test_class_counts(self):
+        checkpoint = {'state_dict': Detector(classes=80).state_dict()}
+        with pytest.raises(CheckpointError) as caught:
+            self.check(checkpoint)
+        assert 'fc_cls.bias: 80 classes in the file, 3 in the model' in str(caught.value)
+
+    def test_class_counts_in_fine_tuning(self, log):
+        self.check({'state_dict': Detector(classes=80).state_dict()}, fine_tune=True)
+        assert [level for level, _ in log] == [logging.WARNING]
+        assert '2 tensors outside the backbone start anew' in log[0][1]
+
+    def test_missing_head(self):
+        state = {k: v for k, v in Detector().state_dict().items() if not k.startswith('fc_cls')}
+        with pytest.raises(CheckpointError, match='lacking: fc_cls.weight, fc_cls.bias'):
+            self.check({'state_dict': state})
+
+    def test_additional_heads_are_not_needed(self):
+        state = Detector().state_dict() | {'mask_head.weight': torch.rand(3)}
+        self.check({'state_dict': state})
+
+    def test_pose_names_of_old(self):
+        class Pose(BaseModel):
+            def __init__(self):
+                super().__init__()
+                self.backbone = UniFormer('nano', out_indices=(3,))
+                self.head = nn.ModuleDict({'final_layer': nn.Conv2d(8, 17, 1)})
+
+            def forward(self, inputs, data_samples=None, mode='tensor'):
+                return self.backbone(inputs)
+
+        state = {k.replace('head.', 'keypoint_head.'): v for k, v in Pose().state_dict().items()}
+        self.check({'state_dict': state}, Pose())
+        state['keypoint_head.final_layer.bias'] = torch.rand(133)
+        with pytest.raises(CheckpointError, match='133 keypoints in the file, 17 in the model'):
+            self.check({'state_dict': state}, Pose())
+
+    def test_recorded_head_dim(self):
+        checkpoint = {'state_dict': Detector().state_dict()}
+        checkpoint['meta'] = {'mmuniformer': {'head_dim': 32}}
+        with pytest.raises(CheckpointError, match='set model.backbone.head_dim=32'):
+            self.check(checkpoint)
+
+    def test_models_of_others_pass(self):
+        self.check({'state_dict': {}}, nn.Linear(2, 2))
+
+
+def test_load_state_dict_file_returns_what_is_there(tmp_path):
+    raw = {'state_dict': {'a': torch.arange(3)}, 'meta': {'epoch': 4}}
+    found = load_state_dict_file(save(tmp_path / 'x.pth', raw))
+    assert torch.equal(found['state_dict']['a'], torch.arange(3))
+    assert found['meta'] == {'epoch': 4}
