@@ -1,4 +1,4 @@
-"""Where the shipped configs are, in a checkout and in an installed package."""
+"""Tasks, and configs: found by name, read, and the scope that they resolve types in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -15,6 +15,21 @@ from mmengine.registry import DefaultScope
 from mmuniformer.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parents[1]
+
+
+class Task(NamedTuple):
+    """A task of dense prediction: the scope of its framework, and what its models are called."""
+
+    scope: str
+    model: str
+
+
+TASKS = {
+    'det': Task('mmdet', 'detector'),
+    'seg': Task('mmseg', 'segmentor'),
+    'pose': Task('mmpose', 'pose estimator'),
+}
+"""By the name that commands and folders have for it."""
 
 
 def config_root() -> Path:
