@@ -35,6 +35,18 @@ def apply() -> None:
     stand_in_for_torchvision()
 
 
+def _never() -> bool:
+    return False
+
+
+is_compiling = (
+    getattr(torch.compiler, 'is_compiling', None)  # from torch 2.3 on
+    or getattr(torch._utils, 'is_compiling', None)
+    or _never
+)
+"""Tells whether torch.compile or torch.export traces the code that asks."""
+
+
 def allow_training_checkpoints() -> None:
     """Let torch reload the checkpoints that mmengine's runner writes.
 
