@@ -13,7 +13,7 @@ help: ## list the targets
 		for (i = 1; i <= n; i++) printf "  make %-15s %s\n", names[i], $$2}' Makefile
 
 install: ## create .venv with the pinned stack and mmuniformer (long the first time: mmcv compiles)
-	@$(PYTHON) tools/bootstrap.py
+	@$(PYTHON) tools/dev/bootstrap.py
 
 quickstart: install ## toy data, train, evaluate, draw: the whole road in a few minutes
 	@$(BIN)/mmuniformer quickstart

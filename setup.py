@@ -1,4 +1,4 @@
-"""The build: everything in pyproject.toml, plus the files that mim looks for."""
+"""The build: everything in pyproject.toml, plus the files that go into ``mmuniformer/.mim``."""
 
 import shutil
 from pathlib import Path
@@ -7,17 +7,22 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-# mim finds configs, tools and model-index.yml in `.mim` of the installed package, as real files.
-MIM = ('configs', 'tools', 'model-index.yml')
-# Caches, and the installer of a checkout, are no tools of an installed package.
-LEFT_OUT = shutil.ignore_patterns('__pycache__', '*.pyc', 'bootstrap.py')
+# Real files: mim looks for configs, scripts and the model index there, `mmuniformer doctor` for
+# the pinned versions.
+MIM = (
+    'configs',
+    'tools/train.py',
+    'tools/test.py',
+    'requirements/constraints.txt',
+    'model-index.yml',
+)
 
 
 class BuildWithMim(build_py):
-    """Copy configs, tools and model-index.yml into ``mmuniformer/.mim``."""
+    """Copy the files of ``MIM`` into the package."""
 
     def run(self):
-        """Build into an empty folder: files deleted from the checkout must not live on."""
+        """Build into an empty folder, so that deleted files do not live on."""
         package = Path(self.build_lib) / 'mmuniformer'
         if not self.editable_mode:
             shutil.rmtree(package, ignore_errors=True)
@@ -29,7 +34,7 @@ class BuildWithMim(build_py):
     def copy_for_mim(self, source, target):
         """Copy one file or folder."""
         if source.is_dir():
-            shutil.copytree(source, target, ignore=LEFT_OUT)
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__', '*.pyc'))
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)

@@ -16,8 +16,8 @@ import pytest
 
 @pytest.fixture(scope='module')
 def bootstrap(repository):
-    """``tools/bootstrap.py`` as a module."""
-    path = repository / 'tools' / 'bootstrap.py'
+    """``tools/dev/bootstrap.py`` as a module."""
+    path = repository / 'tools' / 'dev' / 'bootstrap.py'
     spec = importlib.util.spec_from_file_location('bootstrap', path)
     module = importlib.util.module_from_spec(spec)
     sys.modules['bootstrap'] = module
@@ -29,7 +29,7 @@ def bootstrap(repository):
 def copy_checkout(repository, target):
     """Copy what the build reads, so that it leaves nothing in the checkout."""
     target.mkdir()
-    for name in ('mmuniformer', 'configs', 'tools'):
+    for name in ('mmuniformer', 'configs', 'tools', 'requirements'):
         ignored = shutil.ignore_patterns('__pycache__')
         shutil.copytree(repository / name, target / name, ignore=ignored)
     for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'model-index.yml', 'README.md'):
@@ -59,14 +59,13 @@ def files_under(folder):
     return {str(path.relative_to(folder)) for path in files if '__pycache__' not in path.parts}
 
 
-def test_wheel_carries_configs_tools_and_index_for_mim(wheel, repository):
+def test_wheel_carries_what_mim_and_doctor_read(wheel, repository):
     names = set(wheel.namelist())
     prefix = 'mmuniformer/.mim/'
     carried = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
     expected = {f'configs/{name}' for name in files_under(repository / 'configs')}
-    expected |= {f'tools/{name}' for name in files_under(repository / 'tools')}
-    assert carried == (expected | {'model-index.yml'}) - {'tools/bootstrap.py'}
-    assert {'tools/train.py', 'tools/test.py', 'model-index.yml'} <= carried
+    expected |= {'tools/train.py', 'tools/test.py', 'model-index.yml'}
+    assert carried == expected | {'requirements/constraints.txt'}
     assert all(info.external_attr >> 16 & 0o170000 != 0o120000 for info in wheel.infolist())
 
 

@@ -2,8 +2,6 @@
 
 import hashlib
 import os
-import subprocess
-import sys
 from collections import OrderedDict
 from pathlib import Path
 
@@ -212,14 +210,12 @@ class TestCommand:
         assert f'{len(state)} tensors' in result.output
 
     @pytest.mark.integration
-    def test_script_and_exit_status(self, released, tmp_path):
-        script = Path(__file__).resolve().parents[2] / 'tools' / 'convert.py'
+    def test_exit_status_of_a_refusal(self, released, tmp_path, run_python):
         source, _ = released('ImageNet')
         target = tmp_path / 'x.pth'
         target.write_text('precious')
-        run = subprocess.run(
-            [sys.executable, str(script), source, str(target)], capture_output=True, text=True
-        )
+        main = 'import sys; from mmuniformer.cli import main; main(["convert", *sys.argv[1:]])'
+        run = run_python('-c', main, source, target)
         assert run.returncode == 1
         assert 'exists' in run.stderr
         assert 'Traceback' not in run.stderr

@@ -119,7 +119,7 @@ def test_example_labels_a_picture_without_mmuniformer(toy_root, tmp_path, run_py
     export(SEGMENTORS[0], checkpoint, file)
     picture = next((toy_root / 'coco' / 'val2017').glob('*.jpg'))
     labels = tmp_path / 'labels.png'
-    done = run_python(repository / 'tools' / 'onnx_example.py', file, picture, labels)
+    done = run_python(repository / 'docs' / 'onnx_example.py', file, picture, labels)
     assert done.returncode == 0, done.stderr
 
     cfg = load_config(SEGMENTORS[0])

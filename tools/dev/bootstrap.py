@@ -17,10 +17,13 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = ROOT / 'requirements' / 'constraints.txt'
 # What the installed package is made of: it is installed again when one of these changes.
-SOURCES = ('mmuniformer', 'configs', 'tools', 'model-index.yml', 'setup.py', 'pyproject.toml')
+SOURCES = (
+    *('mmuniformer', 'configs', 'tools', 'requirements', 'model-index.yml', 'setup.py'),
+    'pyproject.toml',
+)
 HEARTBEAT_SECONDS = 15
 COMPILE_JOB_BYTES = 3 * 1024**3
 
