@@ -16,6 +16,10 @@ class CheckpointError(UserError, RuntimeError):
     """A weight file can't be read, or its weights do not belong to this model."""
 
 
+class InputError(UserError, ValueError):
+    """An image or video cannot be used; the others of a run can."""
+
+
 def refuse_existing(target: Path, force: bool) -> None:
     """Refuse to replace a file.
 

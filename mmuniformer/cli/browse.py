@@ -18,7 +18,7 @@ from mmengine.structures import BaseDataElement
 from mmuniformer.apis.config import load_config, scope_of
 from mmuniformer.cli.options import ConfigCommand, cfg_options
 from mmuniformer.errors import UserError
-from mmuniformer.visualization.draw import colours, draw_instances, draw_map, draw_people
+from mmuniformer.visualization.draw import colors, draw_instances, draw_map, draw_poses
 from mmuniformer.visualization.figures import check_target, grid_of, save_figure
 
 MIN_SIDE = 384
@@ -127,7 +127,7 @@ def draw_sample(sample: Sample, meta: Mapping[str, Any]) -> np.ndarray:
         classes = sample.labels.gt_sem_seg.data[0].numpy().astype(np.uint8)
         # Labels without a class, such as 255, are those that do not count.
         classes = resize_map(np.minimum(classes, len(names)), picture)
-        colour_of = [*colours(meta.get('palette'), len(names)), IGNORED_COLOUR]
+        colour_of = [*colors(meta.get('palette'), len(names)), IGNORED_COLOUR]
         return draw_map(picture, classes, [*names, 'ignored'], colour_of)
     if 'transformed_keypoints' in instances:
         return draw_pose(picture, instances, scale, meta)
@@ -155,7 +155,7 @@ def draw_boxes(
     if labels and 'masks' in instances:
         ours = instances.masks.to_ndarray()
         masks = np.stack([resize_map(mask, picture) for mask in ours]) > 0
-    colour_of = colours(palette, len(names))
+    colour_of = colors(palette, len(names))
     return draw_instances(
         picture, boxes, [names[i] for i in labels], [colour_of[i] for i in labels], masks
     )
@@ -169,14 +169,14 @@ def draw_pose(
     visible = np.asarray(instances.keypoints_visible).reshape(*points.shape[:2], -1)[..., 0] > 0
     height, width = picture.shape[:2]
     links = [tuple(link) for link in meta['skeleton_links']]
-    return draw_people(
+    return draw_poses(
         picture,
         [(0, 0, width - 1, height - 1)] * len(points),
         points,
         visible,
         links,
-        colours(meta['skeleton_link_colors'], len(links)),
-        colours(meta['keypoint_colors'], points.shape[1]),
+        colors(meta['skeleton_link_colors'], len(links)),
+        colors(meta['keypoint_colors'], points.shape[1]),
     )
 
 

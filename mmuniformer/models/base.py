@@ -10,7 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmuniformer.errors import CheckpointError
+from mmuniformer.errors import CheckpointError, InputError
 from mmuniformer.models.arch import NUM_STAGES, STRIDES, Arch
 from mmuniformer.models.blocks import LocalBlock
 from mmuniformer.models.execution.folding import fold
@@ -152,7 +152,7 @@ class StagedBackbone(BaseModule):
         if x.shape[0] == 0:
             raise ValueError('the backbone takes a batch of at least one image, not of none')
         if min(x.shape[2:]) < MIN_SIDE:
-            raise ValueError(
+            raise InputError(
                 f'an image of {x.shape[2]} x {x.shape[3]} (H x W) is too small: both sides should '
                 f'be at least {MIN_SIDE}, resize or pad it'
             )

@@ -15,7 +15,7 @@ from pycocotools import mask as rle
 from mmuniformer.datasets.toy.folder import ToyData
 from mmuniformer.datasets.toy.skeleton import KEYPOINTS, LINKS
 from mmuniformer.datasets.toy.write import CLASSES, SEG_CLASSES, SEG_PALETTE
-from mmuniformer.visualization.draw import colours, draw_instances, draw_map, draw_people
+from mmuniformer.visualization.draw import colors, draw_instances, draw_map, draw_poses
 
 SCALE = 2
 """Scenes are enlarged before they are drawn on."""
@@ -25,7 +25,7 @@ LOWEST_SCORE = 0.5
 """Of a predicted instance that is drawn."""
 LOWEST_POINT = 0.3
 """Score of a predicted key point that is drawn."""
-CLASS_COLOURS = colours(SEG_PALETTE, len(SEG_CLASSES))
+CLASS_COLOURS = colors(SEG_PALETTE, len(SEG_CLASSES))
 Record = Mapping[str, Any]
 
 
@@ -150,10 +150,10 @@ def people(picture: np.ndarray, entries: Sequence[Record], lowest: float) -> np.
     count = len(KEYPOINTS)
     triples = np.array([entry['keypoints'] for entry in entries], float).reshape(-1, count, 3)
     links = [(KEYPOINTS.index(a), KEYPOINTS.index(b)) for a, b in LINKS]
-    marks = colours(None, len(links))
-    return draw_people(
+    marks = colors(None, len(links))
+    return draw_poses(
         picture, corners(entries), triples[..., :2] * SCALE, triples[..., 2] >= lowest,
-        links, marks, colours(None, count),
+        links, marks, colors(None, count),
     )  # fmt: skip
 
 

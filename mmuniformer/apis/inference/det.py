@@ -12,7 +12,7 @@ from mmuniformer.apis.inference.coco import category_ids
 from mmuniformer.apis.inference.inputs import Shot
 from mmuniformer.apis.inference.network import Network
 from mmuniformer.errors import UserError
-from mmuniformer.visualization.draw import colours, draw_instances
+from mmuniformer.visualization.draw import colors, draw_instances
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class DetTask:
         self.categories = [
             {'id': i, 'name': name} for i, name in zip(ids, self.classes, strict=True)
         ]
-        self.colours = colours(network.meta.get('palette'), len(self.classes))
+        self.colours = colors(network.meta.get('palette'), len(self.classes))
 
     def __call__(self, shots: Sequence[tuple[Shot, Any]]) -> list[Instances]:
         """Predict on pictures, given with their ids."""

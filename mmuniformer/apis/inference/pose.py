@@ -13,7 +13,7 @@ from mmuniformer.apis.inference.det import DetTask
 from mmuniformer.apis.inference.inputs import Shot
 from mmuniformer.apis.inference.network import Network
 from mmuniformer.errors import UserError
-from mmuniformer.visualization.draw import colours, draw_people
+from mmuniformer.visualization.draw import colors, draw_poses
 
 SCORED_FROM = 0.2
 """Key points with a lower score do not count in a person's, as in mmpose's ``CocoMetric``."""
@@ -104,8 +104,8 @@ class PoseTask:
                 f'config describes {count}: set test_dataloader.dataset.metainfo'
             )
         self.links = [tuple(link) for link in meta['skeleton_links']]
-        self.link_colours = colours(meta.get('skeleton_link_colors'), len(self.links))
-        self.point_colours = colours(meta.get('keypoint_colors'), count)
+        self.link_colours = colors(meta.get('skeleton_link_colors'), len(self.links))
+        self.point_colours = colors(meta.get('keypoint_colors'), count)
         names = [meta['keypoint_id2name'][k] for k in range(count)]
         skeleton = [[a + 1, b + 1] for a, b in self.links]  # COCO counts key points from 1
         self.categories = [
@@ -159,7 +159,7 @@ class PoseTask:
 
     def draw(self, shot: Shot, result: People) -> np.ndarray:
         """Draw skeletons and boxes."""
-        return draw_people(
+        return draw_poses(
             shot.image, result.boxes[:, :4], result.keypoints, result.scores >= self.score_thr,
             self.links, self.link_colours, self.point_colours,
         )  # fmt: skip

@@ -12,7 +12,7 @@ from PIL import Image
 from mmuniformer.apis.inference.det import class_names, head_classes
 from mmuniformer.apis.inference.inputs import Shot
 from mmuniformer.apis.inference.network import Network
-from mmuniformer.visualization.draw import colours, draw_map
+from mmuniformer.visualization.draw import colors, draw_map
 
 
 class SegTask:
@@ -27,7 +27,7 @@ class SegTask:
         self.network = network
         self.classes = class_names(network, head_classes(network.model.decode_head))
         self.categories = [{'id': i, 'name': name} for i, name in enumerate(self.classes)]
-        self.colours = colours(network.meta.get('palette'), len(self.classes))
+        self.colours = colors(network.meta.get('palette'), len(self.classes))
 
     def __call__(self, shots: Sequence[tuple[Shot, Any]]) -> list[np.ndarray]:
         """Predict on pictures, given with their ids: a map ``(H, W)`` of class indices each."""

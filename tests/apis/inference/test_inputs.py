@@ -346,7 +346,7 @@ def test_drawings_show_what_they_should_and_leave_the_picture_alone():
     points = np.array([[[20, 100], [140, 100], [80, 20]]])
     shown = np.array([[True, True, False]])
     links = [(0, 1), (1, 2)]
-    drawing = draw.draw_people(
+    drawing = draw.draw_poses(
         picture, np.array([[5, 5, 150, 110]]), points, shown, links,
         [(0, 255, 0), (255, 0, 0)], [(9, 9, 9)] * 3,
     )  # fmt: skip
@@ -370,9 +370,9 @@ def test_labels_stay_inside_small_pictures():
 
 
 def test_colours_of_a_palette_or_distinct_ones():
-    assert draw.colours([(1, 2, 3), (4, 5, 6)], 2) == [(3, 2, 1), (6, 5, 4)]
-    assert len(set(draw.colours('random', 200))) > 190
-    assert len(set(draw.colours([(1, 2, 3)], 5))) == 5
+    assert draw.colors([(1, 2, 3), (4, 5, 6)], 2) == [(3, 2, 1), (6, 5, 4)]
+    assert len(set(draw.colors('random', 200))) > 190
+    assert len(set(draw.colors([(1, 2, 3)], 5))) == 5
 
 
 def test_output_refuses_to_replace(tmp_path):
