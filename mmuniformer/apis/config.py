@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from mmengine.registry import DefaultScope
 from mmuniformer.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parents[1]
+STRIDE = 32
+"""Of stage 4, in pixels."""
 
 
 class Task(NamedTuple):
@@ -89,6 +92,62 @@ def load_config(path: str | Path, cfg_options: Mapping[str, Any] | None = None) 
     return cfg
 
 
+def type_name(settings: Mapping[str, Any]) -> str:
+    """Return the name of the class that settings build, whether ``type`` is a class or a string.
+
+    Example:
+        >>> type_name({'type': 'mmdet.Resize'})
+        'Resize'
+    """
+    kind = settings['type']
+    return kind.__name__ if isinstance(kind, type) else str(kind).rpartition('.')[2]
+
+
+def framework_of(cfg: Config) -> str | None:
+    """Return the scope that a config resolves types in: its own, else that of its model's type."""
+    if cfg.get('default_scope'):
+        return cfg.default_scope
+    kind = cfg.get('model', {}).get('type', '')
+    package = (kind.__module__ if isinstance(kind, type) else str(kind)).partition('.')[0]
+    return package if package in {task.scope for task in TASKS.values()} else None
+
+
+def test_data(cfg: Config) -> Mapping[str, Any]:
+    """Return the config of the test data set, of a wrapped one the first inside.
+
+    Raises:
+        UserError: The config has none.
+    """
+    data = cfg.get('test_dataloader', {}).get('dataset')
+    while data is not None and 'pipeline' not in data:
+        inner = data.get('dataset', data.get('datasets'))
+        data = inner[0] if isinstance(inner, (list, tuple)) else inner
+    if data is None:
+        raise UserError(
+            'the config has no test_dataloader.dataset.pipeline, which says how images are '
+            'prepared: add one'
+        )
+    return data
+
+
+def test_image_size(cfg: Config) -> tuple[int, int]:
+    """Return the image height and width that a config tests at, rounded up to a multiple of 32.
+
+    That of a pose estimator is exact.
+
+    Raises:
+        UserError: The config does not say.
+    """
+    if 'input_size' in cfg.get('codec', {}):
+        width, height = cfg.codec.input_size
+        return height, width
+    for transform in test_data(cfg)['pipeline']:
+        if type_name(transform).endswith('Resize') and 'scale' in transform:
+            sides = sorted(math.ceil(side / STRIDE) * STRIDE for side in transform['scale'])
+            return sides[0], sides[1]
+    raise UserError('the config does not state the size of images: give --shape HEIGHT WIDTH')
+
+
 @contextmanager
 def scope_of(cfg: Config) -> Iterator[None]:
     """Let what is built inside resolve its types in the framework that the config names.
@@ -96,7 +155,7 @@ def scope_of(cfg: Config) -> Iterator[None]:
     Raises:
         UserError: That framework does not import.
     """
-    scope = cfg.get('default_scope')
+    scope = framework_of(cfg)
     if scope is not None:
         try:
             importlib.import_module(scope)

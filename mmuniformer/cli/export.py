@@ -10,7 +10,7 @@ from mmengine.config import Config
 from rich.console import Console
 from torch import Tensor, nn
 
-from mmuniformer.apis.config import load_config
+from mmuniformer.apis.config import load_config, test_image_size
 from mmuniformer.apis.models import build_model
 from mmuniformer.cli.options import ConfigCommand, cfg_options
 from mmuniformer.deployment import agreement, files, images, quantize, score, settings
@@ -184,7 +184,7 @@ def command(
         files.check_libraries()
     if scores:
         score.check_data(cfg)
-    example = (batch_size or 1, *(shape or settings.default_shape(cfg)))
+    example = (batch_size or 1, *(shape or test_image_size(cfg)))
     if dynamic and min(example[1:]) < files.MIN_SIDE:
         raise UserError(
             f'--shape {example[1]} {example[2]}: a dynamic file takes sides from '

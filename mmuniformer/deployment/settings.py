@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,29 +9,11 @@ from mmengine.config import Config
 from torch import nn
 
 from mmuniformer.apis.config import scope_of
-from mmuniformer.apis.inference.network import config_meta, test_data
+from mmuniformer.apis.inference.network import config_meta
 from mmuniformer.deployment.files import SUFFIXES
 from mmuniformer.errors import UserError
 from mmuniformer.models.base import find_backbone
 from mmuniformer.version import __version__
-
-MULTIPLE = 32
-
-
-def default_shape(cfg: Config) -> tuple[int, int]:
-    """Return the image height and width that a config tests at, rounded up to a multiple of 32.
-
-    Raises:
-        UserError: The config does not tell.
-    """
-    if 'input_size' in cfg.get('codec', {}):
-        width, height = cfg.codec.input_size
-        return height, width
-    for transform in test_data(cfg)['pipeline']:
-        if str(transform['type']).endswith('Resize') and 'scale' in transform:
-            sides = sorted(math.ceil(side / MULTIPLE) * MULTIPLE for side in transform['scale'])
-            return sides[0], sides[1]
-    raise UserError('the config does not tell the size of images: give --shape HEIGHT WIDTH')
 
 
 def metadata_of(cfg: Config, model: nn.Module, shape: tuple[int, int]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from mmuniformer import UniFormer, UniFormerLight
 from mmuniformer.cli import export as command
-from mmuniformer.deployment import check, files, settings
+from mmuniformer.deployment import check, files
 from mmuniformer.deployment.networks import AdaptiveAverage, Enlarge, make_exportable, make_target
 from mmuniformer.errors import UserError
 
@@ -241,16 +241,6 @@ def test_what_a_detector_can_not_do_is_refused_before_the_work(onnx, tmp_path, t
 
 def test_file_of_another_format_is_refused(refusal):
     assert 'ends in .pt2' in refusal('--format', 'torch-export')
-
-
-def test_size_comes_from_the_config():
-    scale = [{'type': 'LoadImageFromFile'}, {'type': 'mmseg.Resize', 'scale': (1333, 800)}]
-    cfg = Config({'test_dataloader': {'dataset': {'pipeline': scale}}})
-    assert settings.default_shape(cfg) == (800, 1344)
-    assert settings.default_shape(Config({'codec': {'input_size': (96, 128)}})) == (128, 96)
-    cfg.test_dataloader.dataset.pipeline = scale[:1]
-    with pytest.raises(UserError, match='give --shape'):
-        settings.default_shape(cfg)
 
 
 def test_models_that_can_not_be_exported_are_refused():

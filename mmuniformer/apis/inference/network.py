@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from torch import nn
 
-from mmuniformer.apis.config import load_config, scope_of
+from mmuniformer.apis.config import load_config, scope_of, test_data, type_name
 from mmuniformer.apis.models import build_model
 from mmuniformer.datasets.checks.types import dataset_meta
 from mmuniformer.engine.precision import keep_interfaces_in_float32
@@ -177,29 +177,11 @@ def speed_up(model: nn.Module, deploy: bool, compiled: bool) -> None:
         model.backbone.compile()
 
 
-def test_data(cfg: Config) -> Mapping[str, Any]:
-    """Return the config of the test data set, of a wrapped one the first inside.
-
-    Raises:
-        UserError: The config has none.
-    """
-    data = cfg.get('test_dataloader', {}).get('dataset')
-    while data is not None and 'pipeline' not in data:
-        inner = data.get('dataset', data.get('datasets'))
-        data = inner[0] if isinstance(inner, (list, tuple)) else inner
-    if data is None:
-        raise UserError(
-            'the config has no test_dataloader.dataset.pipeline, which says how pictures are '
-            'prepared: add one'
-        )
-    return data
-
-
 def array_pipeline(cfg: Config) -> list[dict[str, Any]]:
     """Return the test pipeline without annotations, starting from a picture in memory."""
     pipeline = []
     for transform in test_data(cfg)['pipeline']:
-        kind = str(transform['type']).rpartition('.')[2]
+        kind = type_name(transform)
         if kind.startswith('LoadImage'):
             transform = {**transform, 'type': LOADERS[cfg.default_scope]}
         elif kind.startswith('Load'):

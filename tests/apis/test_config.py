@@ -1,0 +1,51 @@
+"""What a config says of itself, with types as strings and as classes."""
+
+from __future__ import annotations
+
+import pytest
+from mmengine.config import Config
+
+from mmuniformer.apis.config import framework_of, test_data, test_image_size, type_name
+from mmuniformer.errors import UserError
+from mmuniformer.models import UniFormer
+
+test_data.__test__ = test_image_size.__test__ = False  # not tests of pytest
+
+
+class RandomResize:
+    """A transform of a new-style config, given as a class."""
+
+
+@pytest.mark.parametrize(
+    ('kind', 'name'),
+    [('Resize', 'Resize'), ('mmdet.Resize', 'Resize'), (RandomResize, 'RandomResize')],
+)
+def test_type_names(kind, name):
+    assert type_name({'type': kind}) == name
+
+
+@pytest.mark.parametrize('kind', ['Resize', 'mmseg.Resize', RandomResize])
+def test_image_size_is_that_of_the_test_pipeline(kind):
+    pipeline = [{'type': 'LoadImageFromFile'}, {'type': kind, 'scale': (1333, 800)}]
+    data = {'dataset': {'pipeline': pipeline}}
+    assert test_image_size(Config({'test_dataloader': {'dataset': data}})) == (800, 1344)
+    data['dataset']['pipeline'] = pipeline[:1]
+    with pytest.raises(UserError, match='give --shape'):
+        test_image_size(Config({'test_dataloader': {'dataset': data}}))
+
+
+def test_image_size_of_a_pose_estimator_is_its_codecs():
+    assert test_image_size(Config({'codec': {'input_size': (90, 128)}})) == (128, 90)
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'wanted'),
+    [
+        ({'default_scope': 'mmseg'}, 'mmseg'),
+        ({'default_scope': None, 'model': {'type': 'mmdet.MaskRCNN'}}, 'mmdet'),
+        ({'model': {'type': UniFormer}}, None),
+        ({}, None),
+    ],
+)
+def test_framework_of_a_config(cfg, wanted):
+    assert framework_of(Config(cfg)) == wanted
