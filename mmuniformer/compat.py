@@ -5,14 +5,8 @@
 
 from __future__ import annotations
 
-import builtins
 import functools
-import importlib
-import importlib.abc
-import importlib.machinery
 import pickle
-import sys
-import types
 from collections.abc import Mapping
 
 import numpy as np
@@ -32,7 +26,6 @@ def apply() -> None:
     """Apply every fix; doing it again changes nothing."""
     allow_training_checkpoints()
     build_the_runner_that_is_named()
-    stand_in_for_torchvision()
 
 
 def _never() -> bool:
@@ -120,72 +113,3 @@ def build_the_runner_that_is_named() -> None:
         return original(cls, cfg)
 
     Runner.from_cfg = classmethod(from_cfg)
-
-
-def stand_in_for_torchvision() -> None:
-    """Let mmpose import where torchvision is absent or broken.
-
-    Symptom: ``No module named 'torchvision'`` from ``mmpose.visualization``. One module of mmpose
-    imports ``torchvision.transforms.ToPILImage``. That module alone gets a stand-in: nothing named
-    torchvision appears in ``sys.modules`` or on the import path, so that others who ask for it
-    still learn that it is not there.
-    """
-    if not any(isinstance(finder, _SimccVisFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _SimccVisFinder())
-
-
-class _SimccVisFinder(importlib.abc.MetaPathFinder):
-    """Finds mmpose's module as usual and gives it an ``import`` that knows the stand-in."""
-
-    name = 'mmpose.visualization.simcc_vis'
-
-    def find_spec(self, fullname, path=None, target=None):
-        """Return the usual spec with a wrapped loader, only for the one module."""
-        if fullname != self.name or _has_torchvision():
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
-        if spec is not None:
-            spec.loader = _StandInLoader(fullname, spec.origin)
-        return spec
-
-
-def _has_torchvision() -> bool:
-    """Tell whether torchvision works; a build for another torch is there and does not import."""
-    try:
-        importlib.import_module('torchvision.transforms')
-    except Exception:
-        return False
-    return True
-
-
-class _StandInLoader(importlib.machinery.SourceFileLoader):
-    """Runs a module whose imports of torchvision give the stand-in.
-
-    An ``import`` statement looks ``__import__`` up in its own module's builtins.
-    """
-
-    def exec_module(self, module):
-        """Give the module builtins of its own, then run it."""
-        own = {**vars(builtins), '__import__': _import_with_stand_in}
-        module.__dict__['__builtins__'] = own
-        super().exec_module(module)
-
-
-def _import_with_stand_in(name, globals=None, locals=None, fromlist=(), level=0):
-    """Import as always, except for ``from torchvision.transforms import ToPILImage``."""
-    if level == 0 and name == 'torchvision.transforms' and tuple(fromlist) == ('ToPILImage',):
-        return types.SimpleNamespace(ToPILImage=_ToPILImage)
-    return builtins.__import__(name, globals, locals, fromlist, level)
-
-
-class _ToPILImage:
-    """Turns a float map in [0, 1] of shape (H, W), (1, H, W) or (3, H, W) into a PIL image."""
-
-    def __call__(self, picture: torch.Tensor):
-        """Return the 8-bit image."""
-        from PIL import Image
-
-        values = picture.detach().cpu().mul(255).byte()
-        if values.ndim == 3:
-            values = values[0] if len(values) == 1 else values.permute(1, 2, 0)
-        return Image.fromarray(values.numpy())

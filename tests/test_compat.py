@@ -1,6 +1,5 @@
 """Each fix: the symptom without it, its absence with it, and what it must not open."""
 
-import importlib.util
 import io
 import os
 import pickle
@@ -227,66 +226,3 @@ def test_malicious_checkpoint_from_the_web_is_refused(scheme, tmp_path, monkeypa
     assert not mark.exists()
     load_from_http(url)  # mmengine's own way, which the fix replaces
     assert mark.exists()
-
-
-IMPORT_MMPOSE = """
-import importlib.util, sys
-{}
-from mmpose.visualization import simcc_vis
-print(importlib.util.find_spec('torchvision'), 'torchvision' in sys.modules)
-try:
-    import torchvision
-except ModuleNotFoundError as error:
-    print(error)
-"""
-without_torchvision = pytest.mark.skipif(
-    importlib.util.find_spec('torchvision') is not None, reason='torchvision is installed'
-)
-
-
-@pytest.mark.slow
-@without_torchvision
-def test_mmpose_imports_without_torchvision_and_nobody_is_fooled(run_python):
-    before = run_python('-c', IMPORT_MMPOSE.format(''))
-    assert "No module named 'torchvision'" in before.stderr
-    after = run_python('-c', IMPORT_MMPOSE.format('import mmuniformer'))
-    assert after.returncode == 0, after.stderr
-    assert after.stdout.splitlines()[-2:] == ['None False', "No module named 'torchvision'"]
-
-
-@pytest.mark.slow
-def test_real_torchvision_wins(run_python, tmp_path):
-    fake = tmp_path / 'fake' / 'torchvision'
-    fake.mkdir(parents=True)
-    (fake / '__init__.py').write_text('')
-    (fake / 'transforms.py').write_text('class ToPILImage: pass')
-    code = (
-        'import mmuniformer; from mmpose.visualization import simcc_vis\n'
-        'print(simcc_vis.ToPILImage.__module__)'
-    )
-    done = run_python('-c', code, path=fake.parent)
-    assert done.stdout.splitlines()[-1:] == ['torchvision.transforms'], done.stderr
-
-
-@without_torchvision
-def test_stand_in_makes_the_picture_that_mmpose_expects():
-    picture = compat._ToPILImage()(torch.tensor([[0.0, 0.5], [1.0, 0.25]]))
-    assert picture.mode == 'L'
-    assert np.asarray(picture).tolist() == [[0, 127], [255, 63]]
-    colours = torch.zeros(3, 2, 4)
-    colours[1] = 1
-    picture = compat._ToPILImage()(colours)
-    assert (picture.mode, picture.size) == ('RGB', (4, 2))
-    assert np.asarray(picture)[0, 0].tolist() == [0, 255, 0]
-
-
-@pytest.mark.slow
-@without_torchvision
-def test_mmpose_draws_with_the_stand_in():
-    from mmpose.visualization.simcc_vis import SimCCVisualizer
-
-    drawn = SimCCVisualizer().draw_instance_xy_heatmap(
-        torch.rand(2, 64, 48), np.zeros((64, 48, 3), np.uint8)
-    )
-    assert drawn.ndim == 3
-    assert drawn.dtype == np.uint8
