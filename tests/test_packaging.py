@@ -88,11 +88,11 @@ def test_wheel_metadata_leaves_the_frameworks_to_the_user(wheel):
     assert not [line for line in metadata.get_all('Requires-Dist') if line.startswith('mm')]
 
 
-def test_wheel_has_the_command_and_the_licence(wheel):
+def test_wheel_has_the_command_and_the_license(wheel):
     (entry,) = [name for name in wheel.namelist() if name.endswith('entry_points.txt')]
     assert 'mmuniformer = mmuniformer.cli:main' in wheel.read(entry).decode()
-    (licence,) = [name for name in wheel.namelist() if name.endswith('LICENSE')]
-    assert b'Apache License' in wheel.read(licence)[:200]
+    (license_,) = [name for name in wheel.namelist() if name.endswith('LICENSE')]
+    assert b'Apache License' in wheel.read(license_)[:200]
 
 
 def test_config_names_are_unique(repository):
@@ -105,30 +105,84 @@ def test_config_names_are_unique(repository):
     assert set(configs) & set(modules + bases) == set()
 
 
-def test_every_step_is_pinned_exactly(bootstrap):
-    pins = bootstrap.read_pins(bootstrap.CONSTRAINTS.read_text())
-    for step in bootstrap.STEPS:
-        for package in step.packages:
-            assert pins[package][0].isdigit(), package
-    assert set(pins) & {'torchvision', 'opendatalab', 'chumpy', 'opencv-python'} == set()
+def pins_of(bootstrap):
+    """All packages of the stack and their versions."""
+    sections = bootstrap.read_sections(bootstrap.CONSTRAINTS.read_text())
+    return {name: version for pins in sections.values() for name, version in pins.items()}
+
+
+def test_every_package_is_pinned_exactly_and_once(bootstrap):
+    sections = bootstrap.read_sections(bootstrap.CONSTRAINTS.read_text())
+    assert set(bootstrap.STEPS) <= set(sections)
+    pins = pins_of(bootstrap)
+    assert sum(map(len, sections.values())) == len(pins)
+    assert [name for name, version in pins.items() if not version[0].isdigit()] == []
+    assert set(pins) & {'opendatalab', 'chumpy', 'opencv-python'} == set()
     assert 77 <= int(pins['setuptools'].split('.')[0]) <= 80
 
 
-def test_pins_are_read_without_comments(bootstrap):
-    assert bootstrap.read_pins('# torch\ntorch==2.1  # cpu\n\nmmcv==1.0\n') == {
-        'torch': '2.1',
-        'mmcv': '1.0',
-    }
+def test_torchvision_pairs_with_torch(bootstrap):
+    pins = pins_of(bootstrap)
+    torch, torchvision = (pins[name].split('.') for name in ('torch', 'torchvision'))
+    assert torch[0] == '2'
+    assert int(torchvision[1]) == int(torch[1]) + 15
+
+
+def test_sections_are_read_without_comments(bootstrap):
+    text = '# intro\n\n# [torch] first\ntorch==2.1  # cpu\n\n# [mmcv]\n# slow\nmmcv==1.0\n'
+    assert bootstrap.read_sections(text) == {'torch': {'torch': '2.1'}, 'mmcv': {'mmcv': '1.0'}}
 
 
 def test_installed_stack_is_the_pinned_one(bootstrap):
     """The suite runs in the environment that the steps made."""
     site = Path(next(p for p in sys.path if p.endswith('site-packages')))
     installed = bootstrap.installed_versions(site)
-    pins = bootstrap.read_pins(bootstrap.CONSTRAINTS.read_text())
-    for step in bootstrap.STEPS:
-        for package in step.packages:
-            assert installed[bootstrap.normalise(package)] == pins[package], package
+    for package, version in pins_of(bootstrap).items():
+        assert installed[bootstrap.normalize(package)] == version, package
+
+
+TORCHVISION = """
+import torch
+torch.ops.load_library  # what the compiled operators need
+torch.library.register_fake('torchvision::nms')(lambda dets, scores, iou_threshold: dets)
+"""
+
+
+def test_torchvision_beside_a_cpu_torch_gets_its_schemas_once(bootstrap, tmp_path, run_python):
+    environment = bootstrap.Environment(tmp_path / 'env')
+    package = environment.site / 'torchvision'
+    package.mkdir(parents=True)
+    file = package / '__init__.py'
+    file.write_text(TORCHVISION)
+
+    def probe(code):
+        return run_python('-c', code, path=environment.site).returncode == 0
+
+    environment.probe = probe
+    assert not probe('import torchvision')
+    bootstrap.declare_operators(environment)
+    assert file.read_text() == bootstrap.TORCHVISION_HEAD + TORCHVISION
+    assert probe('import torchvision')
+    environment.probe = lambda code: False
+    bootstrap.declare_operators(environment)
+    assert file.read_text() == bootstrap.TORCHVISION_HEAD + TORCHVISION
+
+
+def test_torchvision_that_imports_stays_as_it_is(bootstrap, tmp_path):
+    environment = bootstrap.Environment(tmp_path / 'env')
+    environment.probe = lambda code: code == 'import torchvision'
+    bootstrap.declare_operators(environment)
+    assert not environment.site.exists()
+
+
+@pytest.mark.slow
+def test_torchvision_transforms_run(run_python):
+    code = (
+        'import torch; from torchvision.transforms import ToPILImage\n'
+        'print(ToPILImage()(torch.full((1, 2, 3), 0.5)).size)'
+    )
+    done = run_python('-c', code)
+    assert done.stdout == '(3, 2)\n', done.stderr
 
 
 # requirements/constraints.txt says why each of these stays.
@@ -137,7 +191,6 @@ EXPLAINED = {
     ('mmengine', 'opencv-python'),
     ('mmpose', 'opencv-python'),
     ('mmpose', 'chumpy'),
-    ('mmpose', 'torchvision'),
     ('openmim', 'opendatalab'),
 }
 
@@ -181,7 +234,7 @@ def environment(bootstrap, tmp_path, monkeypatch):
     found = bootstrap.Environment(tmp_path / 'env')
     found.folder.mkdir()
     found.ran = []
-    monkeypatch.setattr(found, 'run', lambda title, command, cure: found.ran.append(title))
+    monkeypatch.setattr(found, 'run', lambda title, command, fix: found.ran.append(title))
     monkeypatch.setattr(found, 'probe', lambda code: True)
     return found
 
@@ -189,15 +242,15 @@ def environment(bootstrap, tmp_path, monkeypatch):
 @pytest.fixture
 def installed(bootstrap, monkeypatch):
     """What the environment is taken to hold: at first all that is pinned."""
-    pins = bootstrap.read_pins(bootstrap.CONSTRAINTS.read_text())
-    versions = {bootstrap.normalise(name): version for name, version in pins.items()}
+    pins = pins_of(bootstrap)
+    versions = {bootstrap.normalize(name): version for name, version in pins.items()}
     monkeypatch.setattr(bootstrap, 'installed_versions', lambda site: versions)
     return versions
 
 
 def test_second_install_runs_nothing(bootstrap, environment, installed, capsys):
     bootstrap.install_stack(environment)
-    assert 'already there' in capsys.readouterr().out
+    assert 'already installed' in capsys.readouterr().out
     bootstrap.install_stack(environment)
     assert capsys.readouterr().out == 'stack: ready\n'
     assert environment.ran == []
@@ -208,14 +261,14 @@ def test_only_the_step_that_is_off_runs(bootstrap, environment, installed):
     installed['mmcv'] = '2.2.0'
     del installed['openmim']
     bootstrap.install_stack(environment)
-    names = [title.split("'")[1] for title in environment.ran if 'trying' not in title]
-    assert names == ['mmcv with compiled ops', 'mim']
+    names = [title.split("'")[1] for title in environment.ran if 'probing' not in title]
+    assert names == ['mmcv', 'mim']
 
 
 def test_step_whose_probe_fails_runs_again(bootstrap, environment, installed, monkeypatch):
     monkeypatch.setattr(environment, 'probe', lambda code: code != 'import mmcv.ops')
     bootstrap.install_stack(environment)
-    assert environment.ran[0] == "step 5/8 'mmcv with compiled ops'"
+    assert environment.ran[0] == "step 6/9 'mmcv'"
     assert len(environment.ran) == 2
 
 
@@ -234,7 +287,7 @@ def test_package_is_installed_again_only_after_a_change(
     assert len(environment.ran) == 2
 
 
-def test_failed_step_names_itself_its_output_and_the_way_out(bootstrap, tmp_path):
+def test_failed_step_names_itself_its_output_and_the_fix(bootstrap, tmp_path):
     environment = bootstrap.Environment(tmp_path)
     command = [sys.executable, '-c', 'import sys; print("no space left"); sys.exit(3)']
     with pytest.raises(bootstrap.StepError) as caught:
@@ -242,7 +295,7 @@ def test_failed_step_names_itself_its_output_and_the_way_out(bootstrap, tmp_path
     message = str(caught.value)
     assert message.startswith("step 4/8 'mmengine' failed:\n    | no space left\n")
     assert str(tmp_path / 'install.log') in message
-    assert message.endswith('what to do: Make room.')
+    assert message.endswith('fix: Make room.')
 
 
 def test_progress_shows_compiled_files_or_the_last_line(bootstrap, tmp_path):
@@ -253,7 +306,7 @@ def test_progress_shows_compiled_files_or_the_last_line(bootstrap, tmp_path):
     assert environment._progress(0) == 'Collecting mmengine'
 
 
-def test_other_python_is_refused_with_the_way_out(bootstrap, monkeypatch, capsys):
+def test_other_python_is_refused_with_the_fix(bootstrap, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'version_info', (3, 12, 4))
     assert bootstrap.main() == 1
     said = capsys.readouterr().out
@@ -261,12 +314,12 @@ def test_other_python_is_refused_with_the_way_out(bootstrap, monkeypatch, capsys
     assert 'make PYTHON=python3.11' in said
 
 
-def test_folder_that_can_not_be_written_is_named(bootstrap, tmp_path, monkeypatch, capsys):
+def test_folder_that_cannot_be_written_is_named(bootstrap, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bootstrap, 'ROOT', tmp_path)
     (tmp_path / '.venv').write_text('a file where the folder should be')
     assert bootstrap.main() == 1
     said = capsys.readouterr().out
-    assert f'what to do: make sure that {tmp_path / ".venv"} can be written' in said
+    assert f'fix: make sure that {tmp_path / ".venv"} is writable' in said
 
 
 @pytest.mark.parametrize(

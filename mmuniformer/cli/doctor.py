@@ -1,11 +1,12 @@
-"""``mmuniformer doctor``: what is installed, what is wrong and the cure.
+"""``mmuniformer doctor``: what is installed, what is wrong, and the fix.
 
-Every part is tried in a Python of its own, so that a missing or broken one, even one that kills
-its process, spoils nothing but its own row.
+Each part is probed in a Python process of its own: one that is missing or broken, or even kills
+its process, affects its own row only.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import re
@@ -13,113 +14,102 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 PROBE_SECONDS = 180
+PACKAGE = Path(__file__).resolve().parents[1]
 
-# The versions the stack is tested with; a test compares them with requirements/constraints.txt.
-MMCV, MMENGINE, MMDET, MMSEG, MMPOSE = '2.1.0', '0.10.7', '3.3.0', '1.2.2', '1.3.2'
-MIM, TORCH = '0.3.9', '2.13.0'
+FORKS = {
+    'mmengine': 'onedl-mmengine',
+    'mmcv': 'onedl-mmcv',
+    'mmdet': 'onedl-mmdetection',
+    'mmsegmentation': 'onedl-mmsegmentation',
+    'openmim': 'onedl-mim',
+}
+"""Upstream distributions, and the maintained forks that hold modules of the same names."""
 
-SETUPTOOLS = "pip install 'setuptools>=77.0.3,<81'"
+# Names in braces become requirements: pinned upstream's, or the forks' where these are installed.
 INSTALL_MMCV = (
-    f'{SETUPTOOLS} ninja && pip install --no-build-isolation mmcv=={MMCV}'
-    '  (after torch; it compiles for some minutes)'
+    'pip install {setuptools} ninja && pip install --force-reinstall --no-deps --no-cache-dir '
+    '--no-build-isolation {mmcv}  (after torch; compiles for some minutes)'
 )
 BUILD_XTCOCOTOOLS = (
     'pip install cython && pip install --force-reinstall --no-deps --no-build-isolation '
-    '--no-binary xtcocotools xtcocotools'
-)
-INSTALL_MIM = (
-    f'pip install --no-deps openmim=={MIM} && '
-    'pip install click colorama model-index pandas requests rich tabulate'
+    '--no-binary xtcocotools {xtcocotools}'
 )
 
 
 class Part(NamedTuple):
-    """A row of the table.
-
-    ``code`` prints what was found; ``needs`` are rows without which it can't work; ``install`` is
-    the cure where it is missing.
-    """
+    """A row of the table."""
 
     code: str
-    install: str = ''
+    """Prints what was found."""
+    install: str
+    """The fix unless ``FIXES`` has one."""
     needs: tuple[str, ...] = ()
-
-
-def _show(module: str) -> str:
-    """Return code that prints a module's version, and whether mim would find its configs."""
-    return (
-        f'import pathlib, {module}; there = pathlib.Path({module}.__path__[0], ".mim").is_dir(); '
-        f'print({module}.__version__ + ("" if there else " without .mim"))'
-    )
+    """Parts without which it cannot work."""
 
 
 def _framework(module: str) -> str:
-    """Return code that imports what a framework's training imports, with our fixes applied."""
+    """Return code that imports what training imports, after mmuniformer's compatibility fixes."""
     folders = ('models', 'datasets', 'evaluation', 'visualization')
     parts = ', '.join(f'{module}.{folder}' for folder in folders)
-    return f'import mmuniformer, {parts}; {_show(module)}'
+    return f'import mmuniformer, {parts}; print({module}.__version__)'
 
 
 PARTS = {
-    'python': Part('import platform; print(platform.python_version())'),
+    'python': Part('import platform; print(platform.python_version())', 'reinstall Python'),
     'torch': Part(
-        'import torch; print(torch.__version__)',
-        f"pip install torch=={TORCH}  (on Linux PyPI's build brings gigabytes of CUDA packages; "
-        "without a GPU let pip see PyTorch's CPU index)",
+        'import torch; gpu = torch.cuda.is_available() and torch.cuda.get_device_name(0)\n'
+        'print(f"{torch.__version__}, {gpu or \'no GPU\'}")',
+        "pip install {torch}  (PyPI's build for Linux brings gigabytes of CUDA packages: without a "
+        "GPU, point pip at PyTorch's CPU index)",
     ),
-    'CUDA': Part(
-        'import torch\n'
-        'built, there = torch.version.cuda, torch.cuda.is_available()\n'
-        'name = torch.cuda.get_device_name(0) if there else "no GPU in reach"\n'
-        'print(f"{built}, {name}" if built else "none, torch is a CPU build")',
-        needs=('torch',),
+    'numpy': Part('import numpy; print(numpy.__version__)', 'pip install {numpy}'),
+    'torchvision': Part(
+        'import torchvision; print(torchvision.__version__)',
+        "pip install --force-reinstall --no-deps '{torchvision}'  (has to be built for the "
+        'installed torch: beside a CPU build of torch, add '
+        '--index-url https://download.pytorch.org/whl/cpu)',
+        ('torch',),
     ),
-    'numpy': Part('import numpy; print(numpy.__version__)', 'pip install numpy'),
-    'torchvision': Part('import torchvision; print(torchvision.__version__)'),
-    'setuptools': Part('import setuptools; print(setuptools.__version__)', SETUPTOOLS),
     'mmengine': Part(
         'import mmengine.runner; print(mmengine.__version__)',
-        f'pip install mmengine=={MMENGINE}',
+        'pip install {mmengine}',
         ('torch', 'numpy', 'torchvision'),
     ),
-    'mmcv': Part('import mmcv; print(mmcv.__version__)', INSTALL_MMCV, ('torch', 'mmengine')),
-    'mmcv ops': Part(
-        'import torch; from mmcv.ops import nms, roi_align\n'
+    'mmcv': Part(
+        'import mmcv, torch; from mmcv.ops import nms, roi_align\n'
         'box = torch.tensor([[0., 0., 4., 4.]])\n'
         'nms(box, torch.ones(1), 0.5)\n'
         'roi_align(torch.ones(1, 1, 8, 8), torch.tensor([[0., 0., 0., 4., 4.]]), (2, 2))\n'
-        'print("nms and roi_align run")',
-        needs=('torch', 'mmcv'),
+        'print(f"{mmcv.__version__}, operators run")',
+        INSTALL_MMCV,
+        ('torch', 'mmengine'),
     ),
-    'mmdet': Part(_framework('mmdet'), f'pip install mmdet=={MMDET}', ('mmcv ops',)),
-    'mmseg': Part(
-        _framework('mmseg'),
-        f'pip install mmsegmentation=={MMSEG} ftfy regex',
-        ('mmcv ops',),
-    ),
+    'mmdet': Part(_framework('mmdet'), 'pip install {mmdet}', ('mmcv',)),
+    'mmseg': Part(_framework('mmseg'), 'pip install {mmsegmentation} ftfy regex', ('mmcv',)),
     'xtcocotools': Part('import xtcocotools.mask; print("imports")', BUILD_XTCOCOTOOLS, ('numpy',)),
     'mmpose': Part(
         _framework('mmpose'),
-        f'pip install --no-deps mmpose=={MMPOSE} && pip install json-tricks munkres && '
-        f'{BUILD_XTCOCOTOOLS}',
-        ('mmcv ops', 'xtcocotools'),
+        'pip install --no-deps {mmpose} && pip install json-tricks munkres && ' + BUILD_XTCOCOTOOLS,
+        ('mmcv', 'torchvision', 'xtcocotools'),
     ),
     'mim': Part(
-        'import mim.cli, mim.version; print(mim.version.__version__)', INSTALL_MIM, ('setuptools',)
+        'import mim.cli, mim.version; print(mim.version.__version__)',
+        'pip install --no-deps {openmim} && '
+        'pip install click colorama model-index pandas requests rich tabulate',
     ),
     'mmuniformer': Part(
-        'import warnings; warnings.simplefilter("error", RuntimeWarning)\n'
+        'import pathlib, warnings; warnings.simplefilter("error", RuntimeWarning)\n'
         'import mmuniformer; from mmengine.registry import MODELS\n'
-        f'MODELS.build(dict(type="mmuniformer.UniFormer", arch="nano"))\n{_show("mmuniformer")}',
-        'pip install mmuniformer',
+        'MODELS.build(dict(type="mmuniformer.UniFormer", arch="nano"))\n'
+        'real = pathlib.Path(mmuniformer.__path__[0], ".mim").is_dir()\n'
+        'print(mmuniformer.__version__ + ("" if real else ", not installed: mim cannot find it"))',
+        'pip install --force-reinstall --no-deps --no-build-isolation .  (in a checkout)',
         ('torch', 'mmengine'),
     ),
     'training checkpoints': Part(
@@ -127,39 +117,26 @@ PARTS = {
         'file = io.BytesIO(); torch.save(HistoryBuffer([1.0], [1]), file); file.seek(0)\n'
         'torch.load(file, weights_only=True)\n'
         'print("reload with weights_only")',
-        needs=('torch', 'mmengine', 'mmuniformer'),
+        'update mmuniformer: it allows what training checkpoints hold besides weights',
+        ('torch', 'mmengine', 'mmuniformer'),
     ),
 }
 
 TASKS = {
-    'det': ('mmdet', 'mmcv ops', 'mmuniformer', 'training checkpoints'),
-    'seg': ('mmseg', 'mmcv ops', 'mmuniformer', 'training checkpoints'),
-    'pose': ('mmpose', 'mmcv ops', 'mmuniformer', 'training checkpoints'),
+    task: (framework, 'mmcv', 'mmuniformer', 'training checkpoints')
+    for task, framework in (('det', 'mmdet'), ('seg', 'mmseg'), ('pose', 'mmpose'))
 }
 
-# What breaks on users' machines, as (pattern in "part: error", cure). The first match counts.
-CURES = (
-    (
-        r'torchvision::nms|torchvision: (?!.*No module)',
-        'pip uninstall -y torchvision  (built for another torch; nothing here needs it. Beside a '
-        'CUDA torch you may install the version that belongs to it)',
-    ),
-    (
-        r'mmcv\._ext|mmcv.*undefined symbol',
-        f'pip uninstall -y mmcv && pip cache remove mmcv && {INSTALL_MMCV}',
-    ),
-    (r'MMCV==\S+ is used but incompatible', f'pip uninstall -y mmcv && {INSTALL_MMCV}'),
-    (r'xtcocotools: .*numpy\.dtype size changed', BUILD_XTCOCOTOOLS),
-    (
-        r"No module named 'torchvision'",
-        'import mmuniformer first: it stands in for the one name that mmpose wants of torchvision',
-    ),
+# (pattern in "part: error", fix): the first match counts.
+FIXES = (
+    (r'MMCV==\S+ is used but incompatible', INSTALL_MMCV),
     (r"No module named '(ftfy|regex)'", 'pip install ftfy regex'),
     (r"No module named '(json_tricks|munkres)'", 'pip install json-tricks munkres'),
-    (r"No module named 'pkg_resources'", SETUPTOOLS),
+    (r"No module named 'pkg_resources'", 'pip install {setuptools}'),
     (
-        r'Weights only load failed',
-        "import mmuniformer before loading: it allows the few types of mmengine's checkpoints",
+        # The distribution imgaug would install opencv-python over the headless build.
+        r"No module named 'imgaug'",
+        'pip install --no-deps imaug imagecorruptions-imaug && pip install imageio scikit-image',
     ),
     (
         r"libGL\.so|libgthread|No module named 'cv2'",
@@ -168,58 +145,68 @@ CURES = (
     ),
 )
 
-# What works now but will surprise, as (part, pattern in what was found, what is wrong, cure).
-NOTES = (
-    (
-        'setuptools',
-        r'^(?!7[7-9]\.|80\.)',
-        "torch wants 77.0.3 or later, mim and mmcv's setup one before 81; opendatalab, which mim "
-        'would bring, pins an old one',
-        f'pip uninstall -y opendatalab openxlab; {SETUPTOOLS}',
-    ),
-    (
-        'CUDA',
-        'no GPU in reach$',
-        'torch is a CUDA build: gigabytes without a use, unless a driver is to be mended',
-        "pip uninstall -y torch, then install it with PyTorch's CPU index in pip's sight",
-    ),
-    (
-        'mmdet',
-        r'without \.mim$',
-        'an editable install: bases named mmdet:: are not found',
-        "mmuniformer's configs have bases of their own; for others, install mmdet without -e",
-    ),
-    (
-        'mmuniformer',
-        r'without \.mim$',
-        'a checkout or an editable install: mim does not find its configs',
-        'pip install --no-deps --no-build-isolation .  (without -e)',
-    ),
-)
-
 
 @dataclass
 class Finding:
-    """What was found about a part; ``state`` is ok, note, blocked or broken."""
+    """One row."""
 
     name: str
+    state: str
+    """``ok``, ``absent``, ``broken``, or ``blocked`` by a part that it needs."""
     found: str
-    state: str = 'ok'
-    problem: str = ''
-    cure: str = ''
+    """A version, or the error."""
+    fix: str = ''
 
 
 def examine() -> list[Finding]:
-    """Try every part, a few at a time, and say what to do about those that fail."""
+    """Probe all parts, a few at a time."""
+    installed = _installed()
+    stack = _judge_stack(installed)
+    packages = _packages(installed)
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        outcomes = dict(zip(PARTS, pool.map(_try, PARTS.values()), strict=True))
-    findings: dict[str, Finding] = {}
+        outcomes = dict(zip(PARTS, pool.map(_probe, PARTS.values()), strict=True))
+    findings = {'stack': stack}
     for name, (found, error) in outcomes.items():
-        findings[name] = _judge(name, found, error, findings)
+        findings[name] = finding = _judge(name, found, error, findings)
+        if stack.state != 'ok' and any(f'{{{upstream}' in finding.fix for upstream in FORKS):
+            finding.fix = 'fix "stack" first'
+        finding.fix = finding.fix.format_map(packages)
     return list(findings.values())
 
 
-def _try(part: Part) -> tuple[str, str]:
+def _installed() -> dict[str, str]:
+    """Return {distribution: version} of this Python."""
+    found = [(d.metadata['Name'], d.version) for d in importlib.metadata.distributions()]
+    # An interrupted pip leaves folders without a name.
+    return {name.lower().replace('_', '-'): version for name, version in found if name}
+
+
+def _judge_stack(installed: dict[str, str]) -> Finding:
+    """Tell whether the frameworks are upstream's, the forks', or a mixture."""
+    upstream = sorted(installed.keys() & FORKS.keys())
+    forks = sorted(installed.keys() & set(FORKS.values()))
+    if upstream and forks:
+        found = f'mixed: {", ".join(upstream)} of upstream, {", ".join(forks)} of the forks'
+        fix = 'create a new virtual environment and install one of the two stacks in it'
+        return Finding('stack', 'broken', found, fix)
+    return Finding('stack', 'ok', 'upstream' if upstream else 'onedl forks' if forks else 'none')
+
+
+def _packages(installed: dict[str, str]) -> dict[str, str]:
+    """Return {upstream distribution: requirement} for the stack that is installed."""
+    places = (PACKAGE / '.mim', PACKAGE.parent)  # installed, or a checkout
+    files = (place / 'requirements' / 'constraints.txt' for place in places)
+    pins = next(file for file in files if file.is_file()).read_text()
+    packages = {pin[1]: pin[0] for pin in re.finditer(r'(?m)^([\w.-]+)==\S+', pins)}
+    if torch := re.match(r'2\.(\d+)\.', installed.get('torch', '')):
+        # torchvision 0.15 pairs with torch 2.0, 0.16 with 2.1, and so on.
+        packages['torchvision'] = f'torchvision==0.{int(torch[1]) + 15}.*'
+    if installed.keys() & set(FORKS.values()):
+        packages |= FORKS
+    return packages
+
+
+def _probe(part: Part) -> tuple[str, str]:
     """Return (what the code printed, '') or ('', its error)."""
     # Safe path: a folder called mmdet in the working directory is not the installed one.
     environment = {**os.environ, 'PYTHONSAFEPATH': '1', 'PYTHONWARNINGS': 'ignore'}
@@ -241,64 +228,50 @@ def _try(part: Part) -> tuple[str, str]:
 def _judge(name: str, found: str, error: str, earlier: dict[str, Finding]) -> Finding:
     """Turn an outcome into a finding; ``earlier`` holds those of the parts it needs."""
     if not error:
-        for part, pattern, problem, cure in NOTES:
-            if part == name and re.search(pattern, found):
-                return Finding(name, found, 'note', problem, cure)
-        return Finding(name, found)
-    part, module = PARTS[name], name.split()[0]
-    absent = f"No module named '{module}'" in error
-    if absent and name == 'torchvision':
-        return Finding(name, 'absent', problem='not needed')
-    blocking = [need for need in part.needs if earlier[need].state in ('broken', 'blocked')]
+        return Finding(name, 'ok', found)
+    part = PARTS[name]
+    blocking = [need for need in part.needs if earlier[need].state != 'ok']
     if blocking:
-        return Finding(name, '-', 'blocked', f'waits for {", ".join(blocking)}')
-    known = [cure for pattern, cure in CURES if re.search(pattern, f'{name}: {error}')]
-    lacking = re.search(r"No module named '(\w+)", error)
-    if known:
-        cure = known[0]
-    elif lacking and not absent:
-        cure = f'pip install {lacking[1]}'
-    else:
-        cure = part.install or f'reinstall {module}'
-    return Finding(name, 'absent' if absent else 'broken', 'broken', error, cure)
+        return Finding(name, 'blocked', f'waits for {", ".join(blocking)}')
+    match = re.search(r"No module named '(\w+)", error)
+    missing = match[1] if match else ''
+    fix = next((fix for pattern, fix in FIXES if re.search(pattern, error)), '')
+    if not fix and missing and missing not in PARTS:
+        fix = f'pip install {missing}'
+    elif not fix:
+        fix = PARTS.get(missing, part).install
+    state = 'absent' if f"No module named '{name}'" in error else 'broken'
+    return Finding(name, state, error, fix)
 
 
 def runnable(findings: list[Finding]) -> dict[str, bool]:
-    """Return for each task whether everything it needs works."""
-    fine = {finding.name for finding in findings if finding.state in ('ok', 'note')}
-    return {task: fine.issuperset(parts) for task, parts in TASKS.items()}
-
-
-def show(findings: list[Finding], console: Console) -> None:
-    """Print the table, then each cure on lines of its own, ready to copy."""
-    colours = {'ok': 'green', 'note': 'yellow', 'blocked': 'yellow', 'broken': 'red'}
-    table = Table('part', 'found', 'state', 'what is wrong')
-    for finding in findings:
-        state = f'[{colours[finding.state]}]{finding.state}'
-        table.add_row(finding.name, escape(finding.found), state, escape(finding.problem))
-    console.print(table)
-    for finding in findings:
-        if finding.cure:
-            console.print(f'[bold]{finding.name}[/]: {escape(finding.cure)}', soft_wrap=True)
-    for task, works in runnable(findings).items():
-        console.print(f'{task}: {"[green]can run" if works else "[red]can not run"}')
+    """Return for each task whether all it needs works."""
+    working = {finding.name for finding in findings if finding.state == 'ok'}
+    return {task: working.issuperset(parts) for task, parts in TASKS.items()}
 
 
 @click.command()
-@click.option('--json', 'as_json', is_flag=True, help='Print the findings as JSON.')
+@click.option('--json', 'as_json', is_flag=True, help='Print JSON.')
 def command(as_json: bool) -> None:
-    """Show what is installed, what is wrong and the cure.
+    """Check the installation and print fixes.
 
-    Ends with status 1 if detection, segmentation or pose estimation can not run.
+    Exit with status 1 if detection, segmentation or pose estimation cannot run.
     """
-    console = Console()
-    with Console(stderr=True).status('trying every part, some seconds ...'):
-        findings = examine()
+    click.echo('Probing, some seconds ...', err=True)
+    findings = examine()
     tasks = runnable(findings)
     if as_json:
         parts = [asdict(finding) for finding in findings]
         click.echo(json.dumps({'parts': parts, 'tasks': tasks}, indent=2))
     else:
-        show(findings, console)
+        for finding in findings:
+            color = {'ok': 'green', 'blocked': 'yellow'}.get(finding.state, 'red')
+            state = click.style(f'{finding.state:8}', color)
+            click.echo(f'{finding.name:21} {state} {finding.found}')
+            if finding.fix:
+                click.echo(f'    fix: {finding.fix}')
+        for task, works in tasks.items():
+            state = click.style('can run', 'green') if works else click.style('cannot run', 'red')
+            click.echo(f'{task}: {state}')
     if not all(tasks.values()):
         raise SystemExit(1)

@@ -1,7 +1,8 @@
-"""Doctor: every row of the table of known symptoms, with modules that fail just so."""
+"""Doctor: every known symptom has its fix, and no fix installs one stack over another."""
 
 import json
 import re
+import sys
 import textwrap
 
 import pytest
@@ -12,69 +13,86 @@ from mmuniformer.cli import doctor
 TASKS = ('det', 'seg', 'pose')
 
 
-def judge_all(**errors):
-    """Return findings by name where the given parts fail, and those behind them, as in life."""
-    findings = {}
-    for name, part in doctor.PARTS.items():
-        error = errors.get(name.replace(' ', '_'), '')
-        if any(findings[need].state in ('broken', 'blocked') for need in part.needs):
-            error = error or 'ImportError: something behind a broken part'
-        findings[name] = doctor._judge(name, '' if error else '80.1', error, findings)
-    return findings
-
-
 @pytest.fixture
 def outcomes(monkeypatch):
-    """Let the parts end as given, ('found', 'error') by name, without running anything."""
-    given = {name: ('80.1', '') for name in doctor.PARTS}
+    """Outcomes of the probes as ('found', 'error') by part; nothing is run."""
+    given = {name: ('1.0', '') for name in doctor.PARTS}
     by_part = {id(part): name for name, part in doctor.PARTS.items()}
-    monkeypatch.setattr(doctor, '_try', lambda part: given[by_part[id(part)]])
+    monkeypatch.setattr(doctor, '_probe', lambda part: given[by_part[id(part)]])
     return given
 
 
-# The rows of the table of symptoms: (part, its error, what the cure has to name).
-ROWS = {
-    'ops missing': (
-        'mmcv ops',
+@pytest.fixture
+def install(monkeypatch, tmp_path):
+    """Let exactly the distributions of the given names and versions be installed."""
+
+    def install(**versions):
+        for name, version in versions.items():
+            folder = tmp_path / f'{name}-{version}.dist-info'
+            folder.mkdir()
+            lines = f'Metadata-Version: 2.1\nName: {name.replace("_", "-")}\nVersion: {version}\n'
+            (folder / 'METADATA').write_text(lines)
+        monkeypatch.setattr(sys, 'path', [str(tmp_path)])
+
+    return install
+
+
+def examine(outcomes, **errors):
+    """Return findings by name where the given parts fail and, as a result, those that need them."""
+    broken = set()
+    for name, part in doctor.PARTS.items():
+        error = errors.get(name.replace(' ', '_'), '')
+        if broken & set(part.needs):
+            error = error or 'ImportError: a part that this one needs is broken'
+        if error:
+            broken.add(name)
+            outcomes[name] = ('', error)
+    return {finding.name: finding for finding in doctor.examine()}
+
+
+# symptom: (part, its error, what the fix has to name)
+SYMPTOMS = {
+    'operators missing': (
+        'mmcv',
         "ModuleNotFoundError: No module named 'mmcv._ext'",
-        ['pip uninstall -y mmcv', 'setuptools>=77.0.3,<81', '--no-build-isolation mmcv==2.1.0'],
+        ['--force-reinstall', '--no-cache-dir', '--no-build-isolation mmcv==2.1.0'],
     ),
     'mmcv too new': (
         'mmdet',
         'AssertionError: MMCV==2.2.0 is used but incompatible. Please install mmcv>=2.0.0rc4, '
         '<2.2.0.',
-        ['pip uninstall -y mmcv', 'mmcv==2.1.0'],
-    ),
-    'mmcv too new for mmseg': (
-        'mmseg',
-        'AssertionError: MMCV==2.2.0 is used but incompatible.',
-        ['pip uninstall -y mmcv', 'mmcv==2.1.0'],
+        ['--force-reinstall', 'mmcv==2.1.0'],
     ),
     'mmpose absent': (
         'mmpose',
         "ModuleNotFoundError: No module named 'mmpose'",
         ['--no-deps mmpose==1.3.2', 'json-tricks munkres', '--no-binary xtcocotools'],
     ),
+    'mmpose without mmdet': (
+        'mmpose',
+        "ModuleNotFoundError: No module named 'mmdet'",
+        ['pip install mmdet==3.3.0'],
+    ),
     'xtcocotools for numpy 1': (
         'xtcocotools',
         'ValueError: numpy.dtype size changed, may indicate binary incompatibility.',
-        ['cython', '--no-build-isolation', '--no-binary xtcocotools xtcocotools'],
+        ['cython', '--no-build-isolation', '--no-binary xtcocotools xtcocotools==1.14.3'],
     ),
-    'mmpose without the stand-in': (
-        'mmpose',
+    'torchvision absent': (
+        'torchvision',
         "ModuleNotFoundError: No module named 'torchvision'",
-        ['import mmuniformer first'],
+        ["--no-deps 'torchvision==0.28.*'"],
     ),
-    'torchvision for CUDA': (
+    'torchvision for CUDA beside a CPU torch': (
         'torchvision',
         'RuntimeError: operator torchvision::nms does not exist',
-        ['pip uninstall -y torchvision'],
+        ['--force-reinstall', "'torchvision==0.28.*'", '--index-url', '/whl/cpu'],
     ),
     'ftfy': ('mmseg', "ModuleNotFoundError: No module named 'ftfy'", ['pip install ftfy regex']),
     'setuptools 82': (
         'mim',
         "ModuleNotFoundError: No module named 'pkg_resources'",
-        ["'setuptools>=77.0.3,<81'"],
+        ['pip install setuptools==80.10.2'],
     ),
     'mim absent': (
         'mim',
@@ -84,7 +102,7 @@ ROWS = {
     'checkpoints': (
         'training checkpoints',
         '_pickle.UnpicklingError: Weights only load failed. GLOBAL HistoryBuffer',
-        ['import mmuniformer before loading'],
+        ['update mmuniformer'],
     ),
     'torch absent': (
         'torch',
@@ -104,49 +122,100 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize('row', ROWS)
-def test_symptom_has_its_cure(row):
-    name, error, named = ROWS[row]
-    finding = judge_all(**{name.replace(' ', '_'): error})[name]
-    assert finding.state == 'broken'
-    assert finding.problem == error
+@pytest.mark.parametrize('symptom', SYMPTOMS)
+def test_symptom_has_its_fix(outcomes, install, symptom):
+    install(torch='2.13.0+cpu', mmengine='0.10.7')
+    name, error, named = SYMPTOMS[symptom]
+    finding = examine(outcomes, **{name.replace(' ', '_'): error})[name]
+    absent = f"'{name}'" in error
+    assert (finding.state, finding.found) == ('absent' if absent else 'broken', error)
     for words in named:
-        assert words in finding.cure
+        assert words in finding.fix
+    assert '{' not in finding.fix
+
+
+def test_torchvision_of_the_fix_pairs_with_the_installed_torch(outcomes, install):
+    install(torch='2.1.2')
+    error = 'RuntimeError: operator torchvision::nms does not exist'
+    assert "'torchvision==0.16.*'" in examine(outcomes, torchvision=error)['torchvision'].fix
+
+
+def test_broken_torchvision_blocks_mmengine_and_an_absent_one_only_mmpose(outcomes):
+    broken = 'RuntimeError: operator torchvision::nms does not exist'
+    findings = examine(outcomes, torchvision=broken)
+    assert findings['mmengine'].state == 'blocked'
+    for part in doctor.PARTS:
+        outcomes[part] = ('1.0', '')
+    absent = "ModuleNotFoundError: No module named 'torchvision'"
+    outcomes |= {'torchvision': ('', absent), 'mmpose': ('', absent)}
+    findings = {finding.name: finding for finding in doctor.examine()}
+    assert [name for name, f in findings.items() if f.state != 'ok'] == ['torchvision', 'mmpose']
+    assert findings['mmpose'].found == 'waits for torchvision'
+    assert doctor.runnable(list(findings.values())) == {'det': True, 'seg': True, 'pose': False}
+
+
+UPSTREAM = {'mmengine': '0.10.7', 'mmcv': '2.1.0', 'mmdet': '3.3.0', 'mmsegmentation': '1.2.2'}
+FORKS = {'onedl_mmengine': '0.10.12', 'onedl_mmcv': '2.3.6', 'onedl_mmdetection': '3.5.1'}
 
 
 @pytest.mark.parametrize(
-    ('name', 'found', 'named'),
+    ('distributions', 'state', 'found'),
     [
-        ('setuptools', '60.2.0', 'opendatalab'),
-        ('setuptools', '82.0.1', 'setuptools>=77.0.3,<81'),
-        ('CUDA', '13.0, no GPU in reach', 'CPU index'),
-        ('mmdet', '3.3.0 without .mim', 'bases of their own'),
-        ('mmuniformer', '0.1.0 without .mim', 'without -e'),
+        ({}, 'ok', 'none'),
+        (UPSTREAM | {'mmpose': '1.3.2'}, 'ok', 'upstream'),
+        (FORKS | {'mmpose': '1.3.2'}, 'ok', 'onedl forks'),
+        (
+            FORKS | {'mmdet': '3.3.0'},
+            'broken',
+            'mixed: mmdet of upstream, onedl-mmcv, onedl-mmdetection, onedl-mmengine of the forks',
+        ),
     ],
 )
-def test_surprise_ahead_is_a_note_with_a_cure(name, found, named):
-    finding = doctor._judge(name, found, '', {})
-    assert (finding.state, finding.found) == ('note', found)
-    assert named in finding.cure
+def test_stack_is_named(outcomes, install, distributions, state, found):
+    install(**distributions)
+    stack = doctor.examine()[0]
+    assert (stack.name, stack.state, stack.found) == ('stack', state, found)
+    assert ('new virtual environment' in stack.fix) == (state == 'broken')
 
 
-@pytest.mark.parametrize('version', ['77.0.3', '80.10.2'])
-def test_right_setuptools_needs_no_note(version):
-    assert doctor._judge('setuptools', version, '', {}).state == 'ok'
+ABSENT = {name: f"ModuleNotFoundError: No module named '{name}'" for name in doctor.PARTS}
+EXAMPLES = (
+    'MMCV==2.2.0 is used but incompatible',
+    "No module named 'pkg_resources'",
+    "No module named 'imgaug'",
+    "No module named 'mmcv._ext'",
+)
+OVER_FORKS = re.compile(r'(?<![\w-])(mmengine|mmcv|mmdet|mmsegmentation|openmim)\b')
 
 
-def test_absent_torchvision_is_fine():
-    finding = judge_all(torchvision="ModuleNotFoundError: No module named 'torchvision'")
-    assert finding['torchvision'].state == 'ok'
-    assert finding['mmengine'].state == 'ok'
+@pytest.mark.parametrize('name', list(doctor.PARTS))
+def test_no_fix_installs_one_stack_over_the_other(outcomes, install, name):
+    install(**FORKS)
+    for error in ('OSError: broken', ABSENT[name], *EXAMPLES):
+        outcomes[name] = ('', error)
+        (finding,) = [finding for finding in doctor.examine() if finding.name == name]
+        assert finding.state != 'ok'
+        assert not OVER_FORKS.search(finding.fix.partition('  (')[0]), finding.fix
+    install(mmdet='3.3.0')  # a mixture
+    for error in ('OSError: broken', ABSENT[name], *EXAMPLES):
+        outcomes[name] = ('', error)
+        (finding,) = [finding for finding in doctor.examine() if finding.name == name]
+        assert not OVER_FORKS.search(finding.fix.partition('  (')[0]), finding.fix
+        assert 'onedl' not in finding.fix
 
 
-def test_parts_behind_a_broken_one_wait_for_it():
-    findings = judge_all(torch="ModuleNotFoundError: No module named 'torch'")
-    assert findings['mmdet'].state == 'blocked'
-    assert findings['mmdet'].problem == 'waits for mmcv ops'
-    assert findings['mmdet'].cure == ''
-    assert [name for name, finding in findings.items() if finding.state == 'broken'] == ['torch']
+def test_fixes_of_the_forks_install_the_forks(outcomes, install):
+    install(**FORKS)
+    findings = examine(outcomes, mmcv=ABSENT['mmcv'], mim=ABSENT['mim'])
+    assert '--no-build-isolation onedl-mmcv ' in findings['mmcv'].fix
+    assert '--no-deps onedl-mim ' in findings['mim'].fix
+
+
+def test_parts_that_need_a_broken_one_wait_for_it(outcomes):
+    findings = examine(outcomes, torch=ABSENT['torch'])
+    assert (findings['mmdet'].state, findings['mmdet'].found) == ('blocked', 'waits for mmcv')
+    assert findings['mmdet'].fix == ''
+    assert [name for name, finding in findings.items() if finding.fix] == ['torch']
 
 
 @pytest.mark.parametrize(
@@ -156,42 +225,45 @@ def test_parts_behind_a_broken_one_wait_for_it():
         ('mmseg', {'det', 'pose'}),
         ('mmpose', {'det', 'seg'}),
         ('xtcocotools', {'det', 'seg'}),
-        ('mmcv ops', set()),
+        ('mmcv', set()),
         ('torch', set()),
         ('mmuniformer', set()),
         ('training checkpoints', set()),
         ('mim', set(TASKS)),
     ],
 )
-def test_task_runs_where_all_it_needs_works(broken, remaining):
-    findings = judge_all(**{broken.replace(' ', '_'): 'ImportError: broken'})
+def test_task_runs_where_all_it_needs_works(outcomes, broken, remaining):
+    findings = examine(outcomes, **{broken.replace(' ', '_'): 'ImportError: broken'})
     tasks = doctor.runnable(list(findings.values()))
     assert {task for task, works in tasks.items() if works} == remaining
 
 
 def test_status_and_json(outcomes):
-    fine = CliRunner().invoke(doctor.command, ['--json'])
-    assert fine.exit_code == 0
-    assert json.loads(fine.stdout)['tasks'] == dict.fromkeys(TASKS, True)
+    sound = CliRunner().invoke(doctor.command, ['--json'])
+    assert sound.exit_code == 0
+    assert json.loads(sound.stdout)['tasks'] == dict.fromkeys(TASKS, True)
     outcomes['mmseg'] = ('', "ModuleNotFoundError: No module named 'ftfy'")
     done = CliRunner().invoke(doctor.command, ['--json'])
     assert done.exit_code == 1
     report = json.loads(done.stdout)
     assert report['tasks'] == {'det': True, 'seg': False, 'pose': True}
     (mmseg,) = [part for part in report['parts'] if part['name'] == 'mmseg']
-    assert mmseg['cure'] == 'pip install ftfy regex'
+    assert (mmseg['state'], mmseg['fix']) == ('broken', 'pip install ftfy regex')
 
 
-def test_table_names_every_part_and_cures_stay_on_one_line(outcomes):
-    outcomes['mmcv ops'] = ('', "ModuleNotFoundError: No module named 'mmcv._ext'")
+def test_text_names_every_part_and_keeps_a_fix_on_one_line(outcomes):
+    outcomes['mmcv'] = ('', "ModuleNotFoundError: No module named 'mmcv._ext'")
     done = CliRunner().invoke(doctor.command)
     assert done.exit_code == 1
-    for name in doctor.PARTS:
-        assert name in done.stdout
-    (cure,) = [line for line in done.stdout.splitlines() if line.startswith('mmcv ops: ')]
-    assert cure.removeprefix('mmcv ops: ').startswith('pip uninstall -y mmcv && ')
-    assert 'mmcv==2.1.0' in cure
-    assert 'det: can not run' in done.stdout
+    lines = done.stdout.splitlines()
+    for name in ('stack', *doctor.PARTS):
+        assert any(line.startswith(f'{name} ') for line in lines), name
+    at = lines.index(
+        "mmcv                  broken   ModuleNotFoundError: No module named 'mmcv._ext'"
+    )
+    assert lines[at + 1].startswith('    fix: pip install setuptools==80.10.2 ninja && pip install')
+    assert 'mmcv==2.1.0' in lines[at + 1]
+    assert 'det: cannot run' in lines
 
 
 def fake_module(folder, name, body):
@@ -200,15 +272,17 @@ def fake_module(folder, name, body):
     (package / '__init__.py').write_text(textwrap.dedent(body))
 
 
-def test_trying_a_part_survives_whatever_it_does(monkeypatch):
-    part = doctor.Part
-    assert doctor._try(part('print("noise"); print("1.2")')) == ('1.2', '')
-    assert doctor._try(part('raise OSError("libx.so is gone")')) == ('', 'OSError: libx.so is gone')
-    assert doctor._try(part('import sys; sys.exit(3)')) == ('', 'exit status 3')
-    killed = doctor._try(part('import os, signal; os.kill(os.getpid(), signal.SIGSEGV)'))
+def test_probe_survives_whatever_a_part_does(monkeypatch):
+    def probe(code):
+        return doctor._probe(doctor.Part(code, ''))
+
+    assert probe('print("noise"); print("1.2")') == ('1.2', '')
+    assert probe('raise OSError("libx.so is gone")') == ('', 'OSError: libx.so is gone')
+    assert probe('import sys; sys.exit(3)') == ('', 'exit status 3')
+    killed = probe('import os, signal; os.kill(os.getpid(), signal.SIGSEGV)')
     assert killed == ('', 'its process died of signal 11')
     monkeypatch.setattr(doctor, 'PROBE_SECONDS', 0.2)
-    assert doctor._try(part('import time; time.sleep(60)')) == ('', 'no answer within 0.2 s')
+    assert probe('import time; time.sleep(60)') == ('', 'no answer within 0.2 s')
 
 
 @pytest.mark.slow
@@ -217,7 +291,6 @@ def test_doctor_runs_with_everything_broken(run_python, tmp_path):
     fake_module(fake, 'torch', 'raise OSError("libtorch_cpu.so: cannot open shared object file")')
     fake_module(fake, 'mim', 'raise ModuleNotFoundError("No module named \'pkg_resources\'")')
     fake_module(fake, 'xtcocotools', 'raise ValueError("numpy.dtype size changed")')
-    fake_module(fake, 'torchvision', 'raise RuntimeError("operator torchvision::nms is unknown")')
     main = "from mmuniformer.cli import main; main(['doctor', '--json'])"
     done = run_python('-c', main, path=fake)
     assert done.returncode == 1
@@ -227,26 +300,15 @@ def test_doctor_runs_with_everything_broken(run_python, tmp_path):
     states = {part['name']: part['state'] for part in report['parts']}
     assert states['python'] == states['numpy'] == 'ok'
     broken = {name for name, state in states.items() if state == 'broken'}
-    assert broken == {'torch', 'mim', 'xtcocotools', 'torchvision'}
-    cures = {part['name']: part['cure'] for part in report['parts']}
-    assert cures['torchvision'].startswith('pip uninstall -y torchvision')
-    assert 'setuptools' in cures['mim']
+    assert broken == {'torch', 'mim', 'xtcocotools'}
+    fixes = {part['name']: part['fix'] for part in report['parts']}
+    assert 'setuptools' in fixes['mim']
 
 
 @pytest.mark.slow
-def test_doctor_finds_this_environment_fine(run_python):
+@pytest.mark.frameworks
+def test_doctor_finds_this_environment_sound(run_python):
     done = run_python('-c', "from mmuniformer.cli import main; main(['doctor', '--json'])")
     report = json.loads(done.stdout)
-    assert [part for part in report['parts'] if part['state'] in ('broken', 'blocked')] == []
+    assert [part for part in report['parts'] if part['state'] != 'ok'] == []
     assert done.returncode == 0
-
-
-def test_cures_name_the_pinned_versions(repository):
-    pins = (repository / 'requirements' / 'constraints.txt').read_text()
-    cures = [part.install for part in doctor.PARTS.values()] + [cure for _, cure in doctor.CURES]
-    named = set(re.findall(r'([\w-]+)==([\d.]+)', ' '.join(cures)))
-    assert {name for name, _ in named} == {
-        *('torch', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'mmpose', 'openmim')
-    }
-    for name, version in named:
-        assert f'\n{name}=={version}\n' in pins

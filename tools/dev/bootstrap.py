@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Create .venv and install the pinned stack and mmuniformer into it, step by step.
+"""Create .venv and install the pinned stack and mmuniformer into it.
 
-Run by ``make install``. Needs nothing but Python 3.11. Each step is skipped when its check already
-holds, so that a second run costs a second; a step that fails names itself and the way out.
+Run by ``make install``; needs nothing but Python. Each section of requirements/constraints.txt is
+one step. A step whose packages are installed and work is skipped, so a second run takes a second.
 """
 
 from __future__ import annotations
@@ -14,91 +14,99 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = ROOT / 'requirements' / 'constraints.txt'
-# What the installed package is made of: it is installed again when one of these changes.
+PYTHON = (3, 11)
+# mmuniformer is installed again when one of these changes.
 SOURCES = (
-    *('mmuniformer', 'configs', 'tools', 'requirements', 'model-index.yml', 'setup.py'),
-    'pyproject.toml',
+    *('mmuniformer', 'configs', 'tools/train.py', 'tools/test.py', 'model-index.yml'),
+    *('requirements/constraints.txt', 'setup.py', 'pyproject.toml'),
 )
 HEARTBEAT_SECONDS = 15
 COMPILE_JOB_BYTES = 3 * 1024**3
 
 NETWORK = (
-    'Read the end of the log. If it speaks of connections or of "no matching distribution", make '
+    'Read the end of the log. If it reports connection errors or "no matching distribution", make '
     'the package index reachable (proxy, PIP_INDEX_URL) and run the same command again: finished '
     'steps are kept.'
 )
-COMPILER = 'It compiles C++: install g++ and the headers of this Python (python3.11-dev).'
+COMPILER = (
+    f'It compiles C++: install g++ and the headers of Python (python{PYTHON[0]}.{PYTHON[1]}-dev).'
+)
+TORCHVISION_HEAD = """\
+# Written by mmuniformer's tools/dev/bootstrap.py: the compiled operators of this build do not load
+# beside a CPU build of torch. With their schemas declared, the rest of torchvision imports.
+import torch as _torch
+
+if _torch.version.cuda is None:
+    _schemas = _torch.library.Library('torchvision', 'DEF')
+    for _name in ('nms', 'qnms'):
+        _schemas.define(f'{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+
+"""
 
 
 class Step(NamedTuple):
-    """One call of pip: ``packages`` are names in the constraints file."""
+    """How to install one section of the constraints file."""
 
-    name: str
-    packages: tuple[str, ...]
     options: tuple[str, ...] = ()
+    """Of pip."""
     probe: str = ''
-    cure: str = NETWORK
+    """Python code that fails if the packages do not work."""
+    fix: str = NETWORK
+    """What to do when the step fails."""
+    finish: Callable[[Environment], None] | None = None
+    """Called after pip."""
 
 
-STEPS = (
-    Step('build tools', ('setuptools', 'wheel', 'ninja', 'Cython', 'packaging')),
-    Step(
-        'torch',
-        ('torch', 'numpy'),
+def declare_operators(environment: Environment) -> None:
+    """Make torchvision importable where its compiled operators do not load."""
+    if environment.probe('import torchvision'):
+        return
+    file = environment.site / 'torchvision' / '__init__.py'
+    text = file.read_text()
+    if not text.startswith(TORCHVISION_HEAD):
+        file.write_text(TORCHVISION_HEAD + text)
+
+
+# By section of the constraints file; sections that are not here need no options and no probe. The
+# frameworks come without their dependencies: the file says which of these would break the stack.
+STEPS = {
+    'torch': Step(
         probe='import torch, numpy',
-        cure=f'{NETWORK} For a machine without a GPU, let pip see an index with CPU builds first.',
+        fix=f'{NETWORK} Without a GPU, let pip see an index with CPU builds of torch first.',
     ),
-    Step(
-        'libraries',
-        (
-            *('addict', 'click', 'colorama', 'ftfy', 'json-tricks', 'matplotlib', 'model-index'),
-            *('munkres', 'onnx', 'onnxruntime', 'onnxscript', 'opencv-python-headless', 'pandas'),
-            *('pillow', 'prettytable'),
-            *('pycocotools', 'PyYAML', 'regex', 'requests', 'rich', 'scipy', 'shapely', 'six'),
-            *('tabulate', 'tensorboard', 'termcolor', 'terminaltables', 'tqdm', 'yapf'),
-            *('pytest', 'ruff'),
-        ),
+    'libraries': Step(
         probe='import cv2',
-        cure=f'{NETWORK} If cv2 is what fails: pip uninstall -y opencv-python, then run it again.',
+        fix=f'{NETWORK} If cv2 is what fails: pip uninstall -y opencv-python, then run it again.',
     ),
-    # The frameworks come without their dependencies: the constraints file says which of these
-    # would break the stack. Those they need are in the step above.
-    Step('mmengine', ('mmengine',), ('--no-deps',), probe='import mmengine'),
-    Step(
-        'mmcv with compiled ops',
-        ('mmcv',),
-        # Without torch in sight mmcv's setup leaves the ops out silently: no build isolation.
+    'torchvision': Step(('--no-deps',), 'import torchvision', finish=declare_operators),
+    'mmengine': Step(('--no-deps',), 'import mmengine'),
+    'mmcv': Step(
+        # Without torch in sight mmcv's setup silently leaves the operators out: no isolation.
         ('--no-deps', '--no-build-isolation', '--verbose'),
-        probe='import mmcv.ops',
-        cure=f'{COMPILER} A job takes up to 3 GB of memory: MAX_JOBS=1 asks for one at a time. '
-        'If ops are missing from an mmcv that was there before: pip uninstall -y mmcv, '
+        'import mmcv.ops',
+        f'{COMPILER} A job takes up to 3 GB of memory: MAX_JOBS=1 runs one at a time. '
+        'If an mmcv installed earlier lacks its operators: pip uninstall -y mmcv, '
         'pip cache remove mmcv, and run it again.',
     ),
-    Step(
-        'xtcocotools from source',
-        ('xtcocotools',),
+    'xtcocotools': Step(
         # Its wheel is built for numpy 1.
         ('--no-deps', '--no-build-isolation', '--no-binary', 'xtcocotools'),
-        probe='import xtcocotools.mask',
-        cure=f'{COMPILER} If it was there before: pip uninstall -y xtcocotools, and run it again.',
+        'import xtcocotools.mask',
+        f'{COMPILER} If it was installed earlier: pip uninstall -y xtcocotools, and run it again.',
     ),
-    Step(
-        'mmdet, mmsegmentation, mmpose',
-        ('mmdet', 'mmsegmentation', 'mmpose'),
-        ('--no-deps',),
-        probe='import mmdet, mmseg, mmpose',
-    ),
-    Step('mim', ('openmim',), ('--no-deps',), probe='import mim'),
-)
+    'frameworks': Step(('--no-deps',), 'import mmdet, mmseg, mmpose'),
+    'mim': Step(('--no-deps',), 'import mim'),
+}
 
 
 class StepError(Exception):
-    """A step failed; the message holds its name and the way out."""
+    """A step failed; the message names it and the fix."""
 
 
 def say(text: str) -> None:
@@ -106,10 +114,19 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def read_pins(text: str) -> dict[str, str]:
-    """Return {name: version} of a constraints file."""
-    lines = (line.split('#')[0].strip() for line in text.splitlines())
-    return dict(line.split('==') for line in lines if line)
+def read_sections(text: str) -> dict[str, dict[str, str]]:
+    """Return {section: {package: version}} of a constraints file.
+
+    A section starts with a line ``# [name]`` and ends at the next.
+    """
+    sections: dict[str, dict[str, str]] = {}
+    for line in text.splitlines():
+        if header := re.match(r'# \[(.+?)\]', line):
+            packages = sections.setdefault(header[1], {})
+        elif requirement := line.split('#')[0].strip():
+            name, _, version = requirement.partition('==')
+            packages[name] = version
+    return sections
 
 
 def digest(paths: list[Path]) -> str:
@@ -124,19 +141,19 @@ def digest(paths: list[Path]) -> str:
 
 
 def installed_versions(site: Path) -> dict[str, str]:
-    """Return {normalised name: version without its local part} of what lies in ``site``."""
+    """Return {normalized name: version without its local part} of the packages in ``site``."""
     found = importlib.metadata.distributions(path=[str(site)])
     # An interrupted pip leaves folders without a name behind.
     named = [(d.metadata['Name'], d.version) for d in found if d.metadata['Name']]
-    return {normalise(name): version.split('+')[0] for name, version in named}
+    return {normalize(name): version.split('+')[0] for name, version in named}
 
 
-def normalise(name: str) -> str:
+def normalize(name: str) -> str:
     return re.sub(r'[-_.]+', '-', name).lower()
 
 
 def compile_jobs() -> int:
-    """Return how many compilers run at once: one a core, as far as the memory goes."""
+    """Return how many compilers run at once: one per core, as far as memory allows."""
     memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
     return max(1, min(os.cpu_count() or 1, memory // COMPILE_JOB_BYTES))
 
@@ -148,14 +165,14 @@ class Environment:
         self.folder = folder
         self.python = folder / 'bin' / 'python'
         self.log = folder / 'install.log'
-        self.site = folder / 'lib' / 'python3.11' / 'site-packages'
+        self.site = folder / 'lib' / 'python{}.{}'.format(*PYTHON) / 'site-packages'
 
     def stamp(self, name: str) -> Path:
-        """Return the file that says what was installed."""
+        """Return the file that records what was installed."""
         return self.folder / f'.{name}-stamp'
 
     def is_stamped(self, name: str, value: str) -> bool:
-        """Tell whether ``value`` was what was installed last."""
+        """Tell whether ``value`` was installed last."""
         stamp = self.stamp(name)
         return stamp.exists() and stamp.read_text() == value
 
@@ -164,8 +181,12 @@ class Environment:
         command = [str(self.python), '-c', code]
         return subprocess.run(command, cwd=self.folder, capture_output=True).returncode == 0
 
-    def run(self, title: str, command: list[str], cure: str) -> None:
-        """Run a command with its output in the log and a sign of life here."""
+    def run(self, title: str, command: list[str], fix: str) -> None:
+        """Run a command with its output in the log and progress on the screen.
+
+        Raises:
+            StepError: It failed; quotes the end of its output.
+        """
         environment = {
             'MAX_JOBS': str(compile_jobs()),
             # Without debug symbols mmcv compiles in two thirds of the time.
@@ -191,7 +212,7 @@ class Environment:
         if process.returncode:
             tail = self._written_since(begin).rstrip().splitlines()[-12:]
             quoted = '\n'.join(f'    | {line[:200]}' for line in tail)
-            raise StepError(f'{title} failed:\n{quoted}\n  log: {self.log}\n  what to do: {cure}')
+            raise StepError(f'{title} failed:\n{quoted}\n  log: {self.log}\n  fix: {fix}')
 
     def _written_since(self, begin: int) -> str:
         with self.log.open(errors='replace') as log:
@@ -209,68 +230,74 @@ class Environment:
 
 
 def create(environment: Environment) -> None:
-    """Create the virtual environment unless its Python is there and has pip."""
-    usable = 'import pip, sys; sys.exit(sys.version_info[:2] != (3, 11))'
+    """Create the virtual environment unless its Python works and has pip."""
+    usable = f'import pip, sys; sys.exit(sys.version_info[:2] != {PYTHON})'
     if environment.python.exists() and environment.probe(usable):
         return
     folder = environment.folder
     folder.mkdir(parents=True, exist_ok=True)
-    cure = (
-        'Debian and Ubuntu: apt install python3.11-venv. If this folder is from another Python or '
-        f'was moved here, remove it: {folder}'
+    version = '{}.{}'.format(*PYTHON)
+    fix = (
+        f'Debian and Ubuntu: apt install python{version}-venv. If this folder was made by another '
+        f'Python or was moved here, remove it: {folder}'
     )
-    command = [sys.executable, '-m', 'venv', str(folder)]
-    environment.run("'virtual environment'", command, cure)
-    command = [str(environment.python), '-c', usable]
-    environment.run("'virtual environment', trying it,", command, cure)
+    environment.run('creating .venv', [sys.executable, '-m', 'venv', str(folder)], fix)
+    environment.run('probing .venv', [str(environment.python), '-c', usable], fix)
 
 
 def install_stack(environment: Environment) -> None:
-    """Run the steps whose check does not hold yet."""
-    pins = read_pins(CONSTRAINTS.read_text())
-    value = digest([CONSTRAINTS, Path(__file__).resolve()])
+    """Run the steps whose packages are missing, of another version, or broken."""
+    sections = read_sections(CONSTRAINTS.read_text())
     installed = installed_versions(environment.site)
-    names = [name for step in STEPS for name in step.packages]
-    complete = all(installed.get(normalise(name)) == pins[name] for name in names)
-    if complete and environment.is_stamped('stack', value):
+    current = {
+        section: all(installed.get(normalize(name)) == pins[name] for name in pins)
+        for section, pins in sections.items()
+    }
+    value = digest([CONSTRAINTS, Path(__file__).resolve()])
+    if all(current.values()) and environment.is_stamped('stack', value):
         return say('stack: ready')
     pip = [str(environment.python), '-m', 'pip', 'install', '-c', str(CONSTRAINTS)]
-    for number, step in enumerate(STEPS, start=1):
-        title = f"step {number}/{len(STEPS)} '{step.name}'"
-        current = all(installed.get(normalise(name)) == pins[name] for name in step.packages)
-        if current and (not step.probe or environment.probe(step.probe)):
-            say(f'{title}: already there')
+    for number, (section, pins) in enumerate(sections.items(), start=1):
+        step = STEPS.get(section, Step())
+        title = f"step {number}/{len(sections)} '{section}'"
+        if current[section] and (not step.probe or environment.probe(step.probe)):
+            say(f'{title}: already installed')
             continue
         say(f'{title} ...')
-        wanted = [f'{name}=={pins[name]}' for name in step.packages]
         started = time.monotonic()
-        environment.run(title, [*pip, *step.options, *wanted], step.cure)
+        packages = [f'{name}=={version}' for name, version in pins.items()]
+        environment.run(title, [*pip, *step.options, *packages], step.fix)
+        if step.finish:
+            step.finish(environment)
         if step.probe:
             command = [str(environment.python), '-c', step.probe]
-            environment.run(f'{title}, trying it,', command, step.cure)
+            environment.run(f'{title}, probing it,', command, step.fix)
         say(f'{title}: {time.monotonic() - started:.0f} s')
     environment.stamp('stack').write_text(value)
 
 
 def install_package(environment: Environment) -> None:
-    """Install mmuniformer for real (mim can't see editable installs) if its files changed."""
+    """Install mmuniformer if its files changed; not editable, or mim would not find it."""
     value = digest([ROOT / name for name in SOURCES])
     present = 'mmuniformer' in installed_versions(environment.site)
     if present and environment.is_stamped('package', value):
         return say('mmuniformer: ready')
     pip = [str(environment.python), '-m', 'pip', 'install', '--no-index', '--no-deps']
     options = ['--no-build-isolation', '--force-reinstall', str(ROOT)]
-    environment.run("'mmuniformer'", pip + options, 'Read the log; it builds from this checkout.')
+    environment.run("'mmuniformer'", pip + options, 'Read the log: it builds from this checkout.')
     environment.stamp('package').write_text(value)
     say('mmuniformer: installed')
 
 
 def main() -> int:
-    if sys.version_info[:2] != (3, 11):
-        version = '.'.join(map(str, sys.version_info[:3]))
+    """Return the exit status."""
+    if sys.version_info[:2] != PYTHON:
+        needed = '{}.{}'.format(*PYTHON)
+        found = '.'.join(map(str, sys.version_info[:3]))
         say(
-            f'Python 3.11 is needed, this is {version} ({sys.executable}). Install it (apt install '
-            'python3.11 python3.11-venv, pyenv, conda) and name it: make PYTHON=python3.11 ...'
+            f'Python {needed} is needed, this is {found} ({sys.executable}). Install it (apt '
+            f'install python{needed} python{needed}-venv, pyenv, conda) and name it: '
+            f'make PYTHON=python{needed} ...'
         )
         return 1
     environment = Environment(ROOT / '.venv')
@@ -283,8 +310,7 @@ def main() -> int:
         say(str(error))
         return 1
     except OSError as error:
-        cure = f'make sure that {environment.folder} can be written and has room'
-        say(f'{error}\n  what to do: {cure}')
+        say(f'{error}\n  fix: make sure that {environment.folder} is writable and has space')
         return 1
     say(f'installed in {environment.folder} ({time.monotonic() - started:.1f} s)')
     return 0
