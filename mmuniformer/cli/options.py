@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mmengine.config import DictAction
 
 
 class ConfigCommand(click.Command):
-    """A command whose ``--cfg-options`` takes several values, as in the frameworks' scripts."""
+    """A command whose ``--cfg-options`` takes several values, like the frameworks' scripts."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Repeat the option before each further ``key=value``, which is what click knows."""
+        """Repeat the option before each further ``key=value``: click takes one value at a time."""
         repeated, following = [], False
         for arg in args:
             if following and '=' in arg and not arg.startswith('-'):
@@ -28,12 +28,15 @@ def parse_cfg_options(
     ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, Any]:
     """Read ``key=value`` texts as mmengine does."""
-    wrong = [value for value in values if '=' not in value]
-    if wrong:
-        raise click.BadParameter(f'{wrong[0]!r} should be KEY=VALUE', ctx, param)
     parser = argparse.ArgumentParser()
     parser.add_argument('--cfg-options', nargs='*', action=DictAction, default={})
-    return parser.parse_args(['--cfg-options', *values]).cfg_options
+    for value in values:
+        if '=' not in value:
+            raise click.BadParameter(f'{value!r} is not KEY=VALUE', ctx, param)
+    try:
+        return parser.parse_args(['--cfg-options', *values]).cfg_options
+    except AssertionError as error:  # how mmengine reports brackets that do not match
+        raise click.BadParameter(str(error), ctx, param) from error
 
 
 cfg_options = click.option(
@@ -41,6 +44,6 @@ cfg_options = click.option(
     multiple=True,
     metavar='KEY=VALUE ...',
     callback=parse_cfg_options,
-    help='Change settings of the config.',
+    help='Override settings of the config.',
 )
-"""The option of that name, for commands with ``cls=ConfigCommand``."""
+"""For commands with ``cls=ConfigCommand``."""

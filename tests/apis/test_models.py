@@ -1,15 +1,12 @@
 """Configs by name and options, models with checkpoints."""
 
-import click
 import pytest
 import torch
-from click.testing import CliRunner
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from mmuniformer.apis.config import load_config, scope_of
 from mmuniformer.apis.models import build_model
-from mmuniformer.cli.options import ConfigCommand, cfg_options
 from mmuniformer.errors import CheckpointError, UserError
 
 NANO = 'mask-rcnn_uniformer-nano_fpn_toy'
@@ -38,35 +35,6 @@ def test_configs_that_can_not_be_read(tmp_path):
     (tmp_path / 'fine.py').write_text('a = [1]')
     with pytest.raises(UserError, match=r'--cfg-options does not fit .*fine.py'):
         load_config(tmp_path / 'fine.py', {'a.5': 1})
-
-
-@click.command(cls=ConfigCommand)
-@click.argument('name')
-@click.option('--flag', is_flag=True)
-@cfg_options
-def echo(name, flag, cfg_options):
-    click.echo(repr((name, flag, cfg_options)))
-
-
-@pytest.mark.parametrize(
-    ('args', 'expected'),
-    [
-        ('x', ('x', False, {})),
-        ('x --cfg-options a.b=1 c=[2,3] --flag', ('x', True, {'a.b': 1, 'c': [2, 3]})),
-        ('--cfg-options a=text --flag x', ('x', True, {'a': 'text'})),
-        ('--cfg-options a=1 b=None x', ('x', False, {'a': 1, 'b': None})),
-        ('--cfg-options a=1 --cfg-options b=2 x', ('x', False, {'a': 1, 'b': 2})),
-    ],
-)
-def test_several_options_after_one_flag(args, expected):
-    result = CliRunner().invoke(echo, args.split())
-    assert result.output == f'{expected!r}\n'
-
-
-def test_options_without_a_value():
-    result = CliRunner().invoke(echo, ['x', '--cfg-options', 'a.b'])
-    assert result.exit_code == 2
-    assert "'a.b' should be KEY=VALUE" in result.output
 
 
 def test_model_with_a_checkpoint(tmp_path):
