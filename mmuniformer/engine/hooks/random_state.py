@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from mmengine.dataset import worker_init_fn
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from mmuniformer.registry import HOOKS
 
@@ -22,7 +23,7 @@ KEY = 'random_state'
 
 
 def get_random_state() -> dict[str, Any]:
-    """Return the state of Python's, numpy's and torch's generators (CPU, current CUDA device).
+    """Return the state of Python's, NumPy's and torch's generators (CPU, current CUDA device).
 
     Only tensors, lists and numbers, which torch loads with ``weights_only``.
     """
@@ -39,7 +40,7 @@ def get_random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Put the generators into a state that ``get_random_state`` returned."""
+    """Set the generators to a state that ``get_random_state`` returned."""
     version, words, gauss = state['python']
     random.setstate((version, tuple(words), gauss))
     kind, keys, *rest = state['numpy']
@@ -58,13 +59,14 @@ class RandomStateHook(Hook):
 
     - writes their state into checkpoints and restores it on resume;
     - makes validation leave no trace in it, as a resumed run does not repeat the validation;
-    - starts the workers of an epoch from the run's seed and the epoch. Without, they would start a
-      resumed run as they did the first epoch.
+    - seeds the loader's workers in each epoch from the run's seed and the epoch, without a restart
+      (``EpochSeeds``). Otherwise a resumed run would draw as the first epoch did.
 
     The result is exact where the computation is deterministic, in one process, when training
     resumes from a checkpoint at the end of an epoch (epoch-based loops) or of any iteration
     (iteration-based loops, which need the run's ``randomness=dict(seed=...)`` to be fixed).
-    Gradients accumulated over the end of an epoch are not part of a checkpoint.
+    Not part of a checkpoint: gradients accumulated over the end of an epoch, samples that a
+    transform keeps (``CachedMosaic``).
 
     Example:
         >>> custom_hooks = [dict(type='mmuniformer.RandomStateHook')]
@@ -78,7 +80,7 @@ class RandomStateHook(Hook):
         self.before_validation: dict[str, Any] | None = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Add the state, and the seed by which samples are shuffled."""
+        """Add the state, and the seed that samples are shuffled by."""
         seed = getattr(sampler_of(runner.train_dataloader), 'seed', None)
         checkpoint[KEY] = {**get_random_state(), 'sampler_seed': seed}
 
@@ -111,7 +113,7 @@ class RandomStateHook(Hook):
                 f'{state["sampler_seed"]}): to go on exactly, set randomness.seed='
                 f'{state["sampler_seed"]}'
             )
-        loop.dataloader_iterator = restored_after(loop.dataloader_iterator, runner.iter, state)
+        loop.dataloader_iterator = ResumedBatches(loop.dataloader_iterator, runner.iter, state)
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Remember the state, in training runs and others."""
@@ -128,19 +130,90 @@ def sampler_of(loader: DataLoader) -> Any:
 
 
 def seed_workers(loader: DataLoader, seed: int, epoch: int) -> None:
-    """Let a loader start new workers, seeded by the epoch; a custom ``worker_init_fn`` stays."""
+    """Let a loader's workers draw by the seed and the epoch; a custom ``worker_init_fn`` stays."""
     init = loader.worker_init_fn
-    if not loader.num_workers or getattr(init, 'func', None) is not worker_init_fn:
-        return
-    seed += epoch * loader.num_workers * get_world_size()
-    loader.worker_init_fn = partial(init, seed=seed % 2**32)
-    # Persistent workers were seeded once; without an iterator the loader starts others.
-    loader._iterator = None
+    if loader.num_workers and getattr(init, 'func', None) is worker_init_fn:
+        loader.worker_init_fn = init = EpochSeeds(init, seed)
+        # Persistent workers that run already have been started without it.
+        loader._iterator = None
+    if isinstance(init, EpochSeeds):
+        init.epoch.fill_(epoch)
+    # torch draws a seed for an iterator, which persistent workers share in all epochs of a run: a
+    # draw from the state that was restored would be one more than without the interruption.
+    loader.generator = torch.Generator().manual_seed(seed + epoch)
 
 
-def restored_after(batches: Iterator[Any], count: int, state: dict[str, Any]) -> Iterator[Any]:
-    """Yield batches as they come, with the state set right before the one after ``count``."""
-    for _ in range(count):
-        yield next(batches)
-    set_random_state(state)
-    yield from batches
+class EpochSeeds:
+    """A ``worker_init_fn`` that seeds running workers anew when the epoch changes.
+
+    Persistent workers are started once and hear nothing of epochs. So the epoch lies in shared
+    memory, and in each worker process, nowhere else, the dataset looks at it before it loads a
+    sample.
+
+    Args:
+        init: mmengine's ``worker_init_fn`` with the arguments of this loader.
+        seed: The run's seed.
+    """
+
+    def __init__(self, init: partial, seed: int):
+        self.init, self.seed = init, seed
+        self.stride = init.keywords['num_workers'] * get_world_size()
+        self.epoch = torch.full((), -1).share_memory_()
+
+    def __call__(self, worker: int) -> None:
+        """Seed a new worker process, and let its dataset do so in later epochs."""
+        seeded = None
+
+        def follow_epoch() -> None:
+            nonlocal seeded
+            epoch = self.epoch.item()
+            if epoch != seeded:
+                self.init(worker, seed=(self.seed + epoch * self.stride) % 2**31)
+                seeded = epoch
+
+        def following(load: Callable[..., Any]) -> Callable[..., Any]:
+            def follow_and_load(dataset: Any, index: Any) -> Any:
+                follow_epoch()
+                return load(dataset, index)
+
+            return follow_and_load
+
+        follow_epoch()
+        dataset = get_worker_info().dataset
+        kind = type(dataset)
+        names = [name for name in ('__getitem__', '__getitems__') if hasattr(kind, name)]
+        methods = {name: following(getattr(kind, name)) for name in names}
+        with contextlib.suppress(TypeError):  # built-in types, which draw nothing
+            dataset.__class__ = type(kind.__name__, (kind,), {'__slots__': (), **methods})
+
+
+class ResumedBatches:
+    """Batches that go on in a random state, after those that were trained on are skipped.
+
+    Args:
+        batches: Where the batches come from, from the first on.
+        count: Batches to skip.
+        state: As ``get_random_state`` returned it; set right before the batch after these.
+    """
+
+    def __init__(self, batches: Iterator[Any], count: int, state: dict[str, Any]):
+        self.batches, self.count, self.state = batches, count, state
+
+    def __iter__(self) -> ResumedBatches:
+        """Return the iterator itself."""
+        return self
+
+    def __next__(self) -> Any:
+        """Return the next batch."""
+        if self.count == 0:
+            set_random_state(self.state)
+        self.count -= 1
+        return next(self.batches)
+
+    def skip_iter(self, count: int) -> None:
+        """Skip batches, as the training loop of some forks of mmengine asks.
+
+        They are loaded one by one, so that workers draw as they did.
+        """
+        for _ in range(count):
+            next(self)
