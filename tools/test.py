@@ -1,8 +1,8 @@
-"""Evaluate a config of any of the three frameworks; mim runs this file."""
+"""``mmuniformer test`` as the script that mim runs."""
 
 import sys
 
-from mmuniformer.apis.train import run_evaluation
+from mmuniformer.cli import main
 
 if __name__ == '__main__':
-    sys.exit(run_evaluation())
+    main(['test', *sys.argv[1:]])

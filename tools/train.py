@@ -1,8 +1,8 @@
-"""Train a config of any of the three frameworks; mim runs this file."""
+"""``mmuniformer train`` as the script that mim runs."""
 
 import sys
 
-from mmuniformer.apis.train import run_training
+from mmuniformer.cli import main
 
 if __name__ == '__main__':
-    sys.exit(run_training())
+    main(['train', *sys.argv[1:]])

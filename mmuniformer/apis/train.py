@@ -1,160 +1,142 @@
-"""Training and testing for detection, segmentation and pose alike: ``tools/{train,test}.py``.
-
-The config's ``default_scope`` names the framework. The options are those of the frameworks' own
-scripts, so that ``mim train mmuniformer`` and ``mim test mmuniformer`` work as theirs do.
-"""
+"""Training and testing for detection, segmentation and pose alike."""
 
 from __future__ import annotations
 
-import argparse
-import importlib
-import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
-from mmengine.runner import Runner
+from mmengine.registry import RUNNERS
+from mmengine.runner import find_latest_checkpoint
+from torch import nn
 
-from mmuniformer.apis.config import find_config
+from mmuniformer.apis.config import (
+    TASKS,
+    find_config,
+    framework_of,
+    load_config,
+    scope_of,
+    test_data,
+    type_name,
+)
 from mmuniformer.engine.runner import check_weights, make_writable
 from mmuniformer.errors import UserError
 
-SCOPES = ('mmdet', 'mmseg', 'mmpose')
 
+def train(
+    config: str,
+    *,
+    work_dir: str | None = None,
+    cfg_options: Mapping[str, Any] | None = None,
+    launcher: str = 'none',
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    resume: str | None = None,
+) -> nn.Module:
+    """Train what a config says, and return the trained model.
 
-def run_training(arguments: Sequence[str] | None = None) -> int:
-    """Train what a config says; return the exit status."""
-    parser = _common_parser('Train a detector, segmentor or pose estimator.')
-    parser.add_argument('--amp', action='store_true', help='train in mixed precision')
-    parser.add_argument(
-        '--auto-scale-lr', action='store_true', help='scale the rate to the batch size in use'
-    )
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
-        metavar='CHECKPOINT',
-        help='go on from a checkpoint; without a path, from the latest in the work dir',
-    )
-    return _guarded(_train, parser, arguments)
+    The framework is that of the config's ``default_scope`` or of its model's type, the runner that
+    of its ``runner_type``.
 
+    Args:
+        config: Path, or name of a shipped config.
+        work_dir: Folder of logs and checkpoints; by default the config's, else
+            ``work_dirs/CONFIG``.
+        cfg_options: New values by dotted key.
+        launcher: What started the processes: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+        amp: Train in mixed precision.
+        auto_scale_lr: Scale the learning rate to the batch size.
+        resume: Checkpoint of a run to continue; ``'auto'`` for the latest in the work dir, if
+            there is one.
 
-def run_evaluation(arguments: Sequence[str] | None = None) -> int:
-    """Evaluate a checkpoint; return the exit status."""
-    parser = _common_parser('Evaluate a checkpoint on the test data of a config.')
-    parser.add_argument('checkpoint', help='path or URL of the weights')
-    parser.add_argument('--out', metavar='FILE.pkl', help='also write the predictions')
-    parser.add_argument('--show-dir', metavar='DIR', help='also draw the predictions into DIR')
-    parser.add_argument('--tta', action='store_true', help='use the test-time augmentation')
-    parser.add_argument(
-        '--deploy', action='store_true', help="fold the backbone's norms into its weights first"
-    )
-    return _guarded(_test, parser, arguments)
-
-
-def _common_parser(description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', help='path, or name of a shipped config')
-    parser.add_argument('--work-dir', metavar='DIR', help='logs and checkpoints go here')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='change settings of the config',
-    )
-    choices = ('none', 'pytorch', 'slurm', 'mpi')
-    parser.add_argument('--launcher', choices=choices, default='none', help='of processes')
-    # torch.distributed.launch passes it as an option, torchrun in the environment.
-    parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help=argparse.SUPPRESS)
-    return parser
-
-
-def _guarded(
-    work: Callable[[argparse.Namespace], None],
-    parser: argparse.ArgumentParser,
-    arguments: Sequence[str] | None,
-) -> int:
-    options = parser.parse_args(arguments)
-    os.environ.setdefault('LOCAL_RANK', str(options.local_rank))
-    try:
-        work(options)
-    except UserError as error:
-        message = str(error)
-    except (FileNotFoundError, PermissionError) as error:  # the frameworks open the data
-        message = (
-            f'{error}. If it is data, say where yours is, in the config or by --cfg-options: '
-            'train_dataloader.dataset.data_root=..., the same for val_ and test_, and the '
-            "evaluators' ann_file."
-        )
-    else:
-        return 0
-    sys.stderr.write(f'Error: {message}\n')
-    return 1
-
-
-def _train(options: argparse.Namespace) -> None:
-    cfg = _load(options)
-    if options.amp:
-        _enable_amp(cfg)
-    if options.auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+    Raises:
+        UserError: A file or setting cannot be used.
+    """
+    cfg = configured(config, work_dir, cfg_options, launcher)
+    if amp:
+        enable_amp(cfg)
+    if auto_scale_lr:
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise UserError(
-                f'--auto-scale-lr: {options.config} does not say which batch size its rate is for. '
+                f'--auto-scale-lr: {config} does not say which batch size its rate is for. '
                 'Add auto_scale_lr=dict(base_batch_size=...) to it.'
             )
         cfg.auto_scale_lr.enable = True
-    if options.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if options.resume == 'auto' else options.resume
-        check_weights(cfg.load_from)
-    Runner.from_cfg(cfg).train()
+    if resume is not None:
+        latest = find_latest_checkpoint(cfg.work_dir) if resume == 'auto' else resume
+        check_weights(latest)
+        cfg.resume = latest is not None
+        # Before the first checkpoint a run starts as it does without --resume.
+        cfg.load_from = latest or cfg.get('load_from')
+    with scope_of(cfg):
+        return RUNNERS.build(cfg).train()
 
 
-def _test(options: argparse.Namespace) -> None:
-    cfg = _load(options)
-    check_weights(options.checkpoint)
-    cfg.load_from = options.checkpoint
-    if options.show_dir:
-        _draw_into(cfg, options.show_dir)
-    if options.tta:
-        _augment(cfg, options.config)
-    if options.out:
-        _dump_into(cfg, options.out)
-    if options.deploy:
-        cfg.custom_hooks = [*cfg.get('custom_hooks', ()), {'type': 'mmuniformer.DeployHook'}]
-    Runner.from_cfg(cfg).test()
+def evaluate(
+    config: str,
+    checkpoint: str,
+    *,
+    work_dir: str | None = None,
+    cfg_options: Mapping[str, Any] | None = None,
+    launcher: str = 'none',
+    out: str | None = None,
+    show_dir: str | None = None,
+    tta: bool = False,
+    deploy: bool = False,
+) -> dict[str, float]:
+    """Evaluate a checkpoint on the test data of a config, and return the metrics.
+
+    Args:
+        config: Path, or name of a shipped config.
+        checkpoint: Path or URL of the weights.
+        work_dir: As for ``train``.
+        cfg_options: New values by dotted key.
+        launcher: As for ``train``.
+        out: File to write the predictions to, ``.pkl`` or ``.pickle``.
+        show_dir: Folder to draw the predictions into.
+        tta: Use the config's test-time augmentation.
+        deploy: Fold the backbone's norms into its weights first.
+
+    Raises:
+        UserError: A file or setting cannot be used.
+    """
+    cfg = configured(config, work_dir, cfg_options, launcher)
+    check_weights(checkpoint)
+    cfg.load_from, cfg.resume = checkpoint, False
+    if show_dir:
+        draw_into(cfg, show_dir)
+    if tta:
+        augment(cfg, config)
+    if out:
+        dump_into(cfg, out)
+    if deploy:
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or ()), {'type': 'mmuniformer.DeployHook'}]
+    with scope_of(cfg):
+        return RUNNERS.build(cfg).test()
 
 
-def _load(options: argparse.Namespace) -> Config:
-    """Read the config and what the command line changes in it."""
-    path = find_config(options.config)
-    cfg = Config.fromfile(path)
-    cfg.merge_from_dict(options.cfg_options)
-    scope = cfg.get('default_scope')
-    if scope not in SCOPES:
-        raise UserError(f'{path}: default_scope is {scope!r}; it has to be one of {SCOPES}.')
-    try:
-        importlib.import_module(scope)
-    except (ImportError, AssertionError, RuntimeError) as error:
+def configured(
+    config: str, work_dir: str | None, cfg_options: Mapping[str, Any] | None, launcher: str
+) -> Config:
+    """Read a config and set what training and testing have in common."""
+    cfg = load_config(config, cfg_options)
+    scopes = [task.scope for task in TASKS.values()]
+    if framework_of(cfg) not in scopes:
         raise UserError(
-            f'{path} needs {scope}, which does not import: {error}. '
-            'Run `mmuniformer doctor` to see what to do.'
-        ) from error
-    cfg.launcher = options.launcher
-    if options.work_dir is not None:
-        cfg.work_dir = options.work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs') / path.stem)
+            f'{config}: default_scope is {cfg.get("default_scope")!r}; set it to one of '
+            f'{", ".join(scopes)}'
+        )
+    cfg.launcher = launcher
+    cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{find_config(config).stem}'
     make_writable(Path(cfg.work_dir))
     return cfg
 
 
-def _enable_amp(cfg: Config) -> None:
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+def enable_amp(cfg: Config) -> None:
+    """Switch from mmengine's ordinary optimizer wrapper to mixed precision."""
+    kind = type_name({'type': 'OptimWrapper', **cfg.optim_wrapper})
     if kind == 'AmpOptimWrapper':
         return print_log('--amp: the config trains in mixed precision already', 'current')
     if kind != 'OptimWrapper':
@@ -163,34 +145,43 @@ def _enable_amp(cfg: Config) -> None:
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
-def _draw_into(cfg: Config, folder: str) -> None:
-    """Switch the framework's visualization hook on for every image; each calls that differently."""
-    hook = cfg.get('default_hooks', {}).get('visualization')
+def draw_into(cfg: Config, folder: str) -> None:
+    """Let the framework's visualization hook draw every image; each calls that differently."""
+    hook = (cfg.get('default_hooks') or {}).get('visualization')
     if hook is None:
         raise UserError('--show-dir: the config has no default_hooks.visualization to switch on.')
     # Relative to the working directory, not to the run's folder in the work dir.
     folder = str(Path(folder).resolve())
-    if cfg.default_scope == 'mmdet':
+    framework = framework_of(cfg)
+    if framework == 'mmdet':
         hook.update(draw=True, test_out_dir=folder)
-    elif cfg.default_scope == 'mmseg':
+    elif framework == 'mmseg':
         hook.update(draw=True, interval=1)
         cfg.visualizer.save_dir = folder
     else:
         hook.update(enable=True, interval=1, out_dir=folder)
 
 
-def _augment(cfg: Config, name: str) -> None:
+def augment(cfg: Config, name: str) -> None:
+    """Wrap the model in the config's test-time augmentation."""
     missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
     if missing:
         raise UserError(f'--tta: {name} has no {" and no ".join(missing)}.')
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    test_data(cfg).pipeline = cfg.tta_pipeline
 
 
-def _dump_into(cfg: Config, path: str) -> None:
+def dump_into(cfg: Config, path: str) -> None:
+    """Add the metric that writes predictions to a file."""
     if not path.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {path}: predictions are written as .pkl or .pickle.')
-    dump = 'DumpDetResults' if cfg.default_scope == 'mmdet' else 'DumpResults'
-    metrics = cfg.test_evaluator
+    dump = 'mmdet.DumpDetResults' if framework_of(cfg) == 'mmdet' else 'mmengine.DumpResults'
+    evaluator = cfg.get('test_evaluator') or []
+    # A metric, several, or an evaluator with metrics in it.
+    metrics = evaluator.get('metrics', evaluator) if isinstance(evaluator, Mapping) else evaluator
     metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
-    cfg.test_evaluator = [*metrics, dict(type=dump, out_file_path=path)]
+    metrics.append(dict(type=dump, out_file_path=path))
+    if isinstance(evaluator, Mapping) and 'metrics' in evaluator:
+        evaluator.metrics = metrics
+    else:
+        cfg.test_evaluator = metrics

@@ -14,6 +14,8 @@ COMMANDS = {
     'doctor': 'Check the installation and print fixes.',
     'quickstart': 'Train, evaluate and draw nano models on toy data.',
     'toy-data': 'Write a toy dataset for all three tasks.',
+    'train': 'Train a detector, segmentor or pose estimator.',
+    'test': 'Evaluate a checkpoint on the test data of a config.',
     'predict': 'Predict on images, folders and videos.',
     'explain': 'Draw what a model attends to on one image.',
     'browse': "Draw augmented images of a config's data.",

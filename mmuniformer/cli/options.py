@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -47,3 +49,33 @@ cfg_options = click.option(
     help='Override settings of the config.',
 )
 """For commands with ``cls=ConfigCommand``."""
+
+
+def set_local_rank(ctx: click.Context, param: click.Parameter, value: int) -> None:
+    """Hand the option of ``torch.distributed.launch`` on; torchrun sets the environment itself."""
+    os.environ.setdefault('LOCAL_RANK', str(value))
+
+
+def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that training and testing share, as launchers and mim pass them."""
+    for option in (
+        click.option(
+            '--local-rank',
+            '--local_rank',
+            type=int,
+            default=0,
+            hidden=True,
+            expose_value=False,
+            callback=set_local_rank,
+        ),
+        click.option(
+            '--launcher',
+            type=click.Choice(['none', 'pytorch', 'slurm', 'mpi']),
+            default='none',
+            show_default=True,
+            help='What starts the processes.',
+        ),
+        click.option('--work-dir', metavar='DIR', help='Write logs and checkpoints to a folder.'),
+    ):
+        function = option(function)
+    return function

@@ -1,4 +1,4 @@
-"""mmengine's runner, with a look at files before anything is done with them, and bf16."""
+"""mmengine's runner with checks before a run, bf16, and rates that count accumulated batches."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -26,7 +28,8 @@ from mmuniformer.registry import RUNNERS
 class CheckedRunner(Runner):
     """Check files first: the frameworks fail deep inside, or leave data out silently.
 
-    Also lets whole models train in bf16 (``train``).
+    ``check_data = False`` in the config skips the checks of data. The runner also lets whole
+    models train in bf16 (``train``) and counts accumulated batches (``scale_lr``).
 
     Example:
         >>> runner_type = 'mmuniformer.CheckedRunner'
@@ -40,10 +43,10 @@ class CheckedRunner(Runner):
         """Check checkpoint and data, then train.
 
         In bf16 (``optim_wrapper.dtype``) the parts of the model hand float32 to each other, as
-        mmcv's operators and numpy know no bf16.
+        mmcv's operators and NumPy know no bf16.
 
         Raises:
-            UserError: A file or setting can't be used; names it and the way out.
+            UserError: A file or setting cannot be used; names it and the way out.
         """
         wrapper = self.optim_wrapper
         check_precision(wrapper)
@@ -51,6 +54,23 @@ class CheckedRunner(Runner):
         if isinstance(wrapper, Mapping) and wrapper.get('dtype') in ('bfloat16', torch.bfloat16):
             keep_interfaces_in_float32(self.model)
         return super().train()
+
+    def scale_lr(
+        self, optim_wrapper: OptimWrapper, auto_scale_lr: Mapping[str, Any] | None = None
+    ) -> None:
+        """Scale the rate to the batch size, as mmengine does, but counting accumulated batches.
+
+        mmengine compares the images of one forward pass on all GPUs with ``base_batch_size``, and
+        trains too slowly where an optimizer step takes several. Here both are images a step:
+        ``base_batch_size`` times ``auto_scale_lr.accumulative_counts`` (1 by default) is what the
+        configured rate is for.
+        """
+        if auto_scale_lr and 'base_batch_size' in auto_scale_lr:
+            counts = getattr(optim_wrapper, '_accumulative_counts', 1)
+            factor = auto_scale_lr.get('accumulative_counts', 1) / counts
+            base = auto_scale_lr['base_batch_size'] * factor
+            auto_scale_lr = {**auto_scale_lr, 'base_batch_size': base}
+        super().scale_lr(optim_wrapper, auto_scale_lr)
 
     def val(self) -> dict[str, float]:
         """Check checkpoint and data, then validate.
@@ -75,6 +95,8 @@ class CheckedRunner(Runner):
         if not is_main_process():
             return
         check_weights(self._load_from)
+        if not self.cfg.get('check_data', True):
+            return
         for split in splits:
             loader = getattr(self, f'_{split}_dataloader')
             if isinstance(loader, Mapping):
@@ -84,7 +106,7 @@ class CheckedRunner(Runner):
 
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
-        """Build as mmengine does, and refuse a data set that filters have emptied.
+        """Build as mmengine does, and refuse a dataset that filters have emptied.
 
         Raises:
             UserError: No sample is left; mmengine would train on nothing.
@@ -98,7 +120,7 @@ class CheckedRunner(Runner):
         return loader
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Load as mmengine does, and say what is wrong with a file that can't be loaded.
+        """Load as mmengine does, and say what is wrong with a file that cannot be loaded.
 
         Raises:
             CheckpointError: It is missing, truncated, no checkpoint or of another model, or it
@@ -123,10 +145,10 @@ class CheckedRunner(Runner):
 
 
 def make_writable(folder: Path) -> None:
-    """Make the folder of a run.
+    """Create the folder of a run.
 
     Raises:
-        UserError: It can't be made or written to.
+        UserError: It cannot be created or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -154,8 +176,10 @@ def check_precision(wrapper: Any) -> None:
     Raises:
         UserError: Names the setting.
     """
-    mixed = isinstance(wrapper, Mapping) and wrapper.get('type') == 'AmpOptimWrapper'
-    if mixed and get_device() in ('cpu', 'mps'):
+    kind = wrapper.get('type') if isinstance(wrapper, Mapping) else None
+    if isinstance(kind, str):
+        kind = OPTIM_WRAPPERS.get(kind)
+    if kind is AmpOptimWrapper and get_device() in ('cpu', 'mps'):
         settings = [name for name in ('dtype', 'loss_scale') if name in wrapper]
         without = f' and without {" and ".join(settings)} in it' if settings else ''
         raise UserError(
@@ -165,11 +189,17 @@ def check_precision(wrapper: Any) -> None:
 
 
 def check_evaluator(split: str, metrics: Any) -> None:
-    """Refuse evaluators whose annotation file is not there.
+    """Refuse evaluators whose annotation file does not exist.
+
+    Args:
+        split: ``'val'`` or ``'test'``.
+        metrics: A metric's config, a list of them, or that of an evaluator with ``metrics``.
 
     Raises:
         UserError: Names the file.
     """
+    if isinstance(metrics, Mapping):
+        metrics = metrics.get('metrics', metrics)
     for metric in metrics if isinstance(metrics, (list, tuple)) else [metrics]:
         file = metric.get('ann_file') if isinstance(metric, Mapping) else None
         if file and '://' not in file and not Path(file).is_file():

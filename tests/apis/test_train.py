@@ -1,12 +1,14 @@
-"""Training and testing scripts: what their options change in the config, and their refusals."""
+"""Training and testing of configs: what arguments change in them, and refusals."""
 
+import contextlib
 import os
-from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
-from mmuniformer.apis import train as runner
+from mmuniformer.apis import train as api
+from mmuniformer.errors import CheckpointError, UserError
 
 CONFIG = """
 default_scope = {scope!r}
@@ -17,6 +19,18 @@ visualizer = dict(type='Visualizer')
 test_dataloader = dict(dataset=dict(type='Data', pipeline=[dict(type='Load')]))
 test_evaluator = dict(type='Metric')
 auto_scale_lr = dict(base_batch_size=16)
+"""
+NEW_STYLE = """
+from mmengine.config import read_base
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.optim import {wrapper}
+
+default_scope = None
+model = dict(type='mmdet.Model')
+optim_wrapper = dict(type={wrapper}, optimizer=dict(type='SGD', lr=0.1))
+default_hooks = dict(visualization=dict(type=Hook))
+test_evaluator = [dict(type='Metric')]
 """
 
 
@@ -29,16 +43,16 @@ def built(monkeypatch, tmp_path):
         def __init__(self, cfg):
             configs.append(cfg)
 
-        from_cfg = classmethod(lambda cls, cfg: cls(cfg))
-
         def train(self):
             configs.append('train')
+            return 'a model'
 
         def test(self):
             configs.append('test')
+            return {'AP': 0.5}
 
-    monkeypatch.setattr(runner, 'Runner', Runner)
-    monkeypatch.delenv('LOCAL_RANK', raising=False)
+    monkeypatch.setattr(api.RUNNERS, 'build', Runner)
+    monkeypatch.setattr(api, 'scope_of', contextlib.nullcontext)
     monkeypatch.chdir(tmp_path)
     return configs
 
@@ -47,9 +61,9 @@ def built(monkeypatch, tmp_path):
 def config(tmp_path):
     """Write a config; its name is 'some.py'."""
 
-    def write(scope='mmdet', wrapper='OptimWrapper', more=''):
+    def write(scope='mmdet', wrapper='OptimWrapper', more='', text=CONFIG):
         path = tmp_path / 'some.py'
-        path.write_text(CONFIG.format(scope=scope, wrapper=wrapper) + more)
+        path.write_text(text.format(scope=scope, wrapper=wrapper) + more)
         return str(path)
 
     return write
@@ -62,16 +76,8 @@ def weights(tmp_path):
     return str(path)
 
 
-def refused(capsys, function, *arguments):
-    """Return the message of a call that has to fail."""
-    assert function(arguments) == 1
-    captured = capsys.readouterr()
-    assert captured.err.startswith('Error: ')
-    return captured.err
-
-
-def test_train_takes_what_mim_passes(built, config):
-    assert runner.run_training([config(), '--launcher', 'none', '--work-dir', 'here']) == 0
+def test_training_takes_the_settings_of_the_config(built, config):
+    assert api.train(config(), work_dir='here') == 'a model'
     cfg, call = built
     assert call == 'train'
     assert (cfg.launcher, cfg.work_dir) == ('none', 'here')
@@ -80,8 +86,8 @@ def test_train_takes_what_mim_passes(built, config):
     assert cfg.optim_wrapper.type == 'OptimWrapper'
 
 
-def test_test_takes_what_mim_passes(built, config, weights):
-    assert runner.run_evaluation([config(), weights, '--launcher', 'none']) == 0
+def test_evaluation_takes_the_settings_of_the_config(built, config, weights):
+    assert api.evaluate(config(), weights) == {'AP': 0.5}
     cfg, call = built
     assert call == 'test'
     assert cfg.load_from == weights
@@ -89,55 +95,72 @@ def test_test_takes_what_mim_passes(built, config, weights):
     assert 'draw' not in cfg.default_hooks.visualization
 
 
+def test_evaluation_does_not_resume(built, config, weights):
+    """mmengine would ask the weights for the state of a training run."""
+    api.evaluate(config(more='resume = True'), weights)
+    assert built[0].resume is False
+
+
 def test_work_dir_of_the_config_is_kept(built, config, tmp_path):
-    runner.run_training([config(more=f'work_dir = {str(tmp_path / "mine")!r}')])
+    api.train(config(more=f'work_dir = {str(tmp_path / "mine")!r}'))
     assert built[0].work_dir == str(tmp_path / 'mine')
 
 
-def test_options_reach_the_config(built, config):
-    options = ['model.backbone.depth=3', 'optim_wrapper.optimizer.lr=0.5']
-    runner.run_training([config(), '--amp', '--auto-scale-lr', '--cfg-options', *options])
+def test_arguments_reach_the_config(built, config):
+    options = {'model.backbone.depth': 3, 'optim_wrapper.optimizer.lr': 0.5}
+    path = config()
+    api.train(path, amp=True, auto_scale_lr=True, launcher='pytorch', cfg_options=options)
     cfg = built[0]
     assert cfg.model.backbone.depth == 3
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
     assert cfg.optim_wrapper.loss_scale == 'dynamic'
     assert cfg.optim_wrapper.optimizer.lr == 0.5
     assert cfg.auto_scale_lr.enable is True
+    assert cfg.launcher == 'pytorch'
+    assert Config.fromfile(path).optim_wrapper.type == 'OptimWrapper'
 
 
 def test_amp_keeps_the_loss_scale_of_the_config(built, config):
-    runner.run_training([config(), '--amp', '--cfg-options', 'optim_wrapper.loss_scale=512.0'])
+    api.train(config(), amp=True, cfg_options={'optim_wrapper.loss_scale': 512.0})
     assert built[0].optim_wrapper.loss_scale == 512.0
 
 
 def test_amp_changes_nothing_where_it_is_on(built, config):
-    runner.run_training([config(wrapper='AmpOptimWrapper'), '--amp'])
+    api.train(config(wrapper='AmpOptimWrapper'), amp=True)
     assert built[0].optim_wrapper.type == 'AmpOptimWrapper'
     assert 'loss_scale' not in built[0].optim_wrapper
 
 
-def test_resume_from_the_latest_or_from_a_file(built, config, weights):
-    runner.run_training([config(), '--resume'])
-    assert (built[0].resume, built[0].load_from) == (True, None)
-    runner.run_training([config(), '--resume', weights])
-    assert (built[2].resume, built[2].load_from) == (True, weights)
-
-
 @pytest.mark.parametrize(
-    ('spelling', 'given', 'rank'),
-    [('--local_rank', None, '3'), ('--local-rank', None, '3'), ('--local-rank', '1', '1')],
+    ('wrapper', 'expected'), [(OptimWrapper, 'AmpOptimWrapper'), (AmpOptimWrapper, AmpOptimWrapper)]
 )
-def test_local_rank_of_the_launcher_wins(built, config, monkeypatch, spelling, given, rank):
-    if given:
-        monkeypatch.setenv('LOCAL_RANK', given)
-    runner.run_training([config(), spelling, '3', '--launcher', 'pytorch'])
-    assert os.environ['LOCAL_RANK'] == rank
-    assert built[0].launcher == 'pytorch'
+def test_amp_knows_wrappers_given_as_classes(built, config, wrapper, expected):
+    api.train(config(wrapper=wrapper.__name__, text=NEW_STYLE), amp=True)
+    assert built[0].optim_wrapper.type == expected
+
+
+def test_resuming_from_a_file(built, config, weights):
+    api.train(config(), resume=weights)
+    assert (built[0].resume, built[0].load_from) == (True, weights)
+
+
+def test_resuming_from_the_latest_checkpoint(built, config, weights):
+    os.mkdir('run')
+    with open('run/last_checkpoint', 'w') as file:
+        file.write(weights)
+    api.train(config(more="load_from = 'coco.pth'"), work_dir='run', resume='auto')
+    assert (built[0].resume, built[0].load_from) == (True, weights)
+
+
+def test_first_start_with_resume_takes_the_weights_of_the_config(built, config):
+    """A job that is restarted by the same command has no checkpoint the first time."""
+    api.train(config(more="load_from = 'coco.pth'"), resume='auto')
+    assert (built[0].resume, built[0].load_from) == (False, 'coco.pth')
 
 
 def test_shipped_config_is_found_by_name(built):
     name = 'mask-rcnn_uniformer-small-h14_fpn_amp-1x_coco'
-    runner.run_training([name])
+    api.train(name)
     assert built[0].default_scope == 'mmdet'
     assert built[0].work_dir == os.path.join('work_dirs', name)
 
@@ -150,127 +173,140 @@ def test_shipped_config_is_found_by_name(built):
         ('mmpose', dict(enable=True, interval=1, out_dir='{}/seen')),
     ],
 )
-def test_pictures_are_switched_on_as_each_framework_calls_it(
+def test_drawing_is_switched_on_as_each_framework_calls_it(
     built, config, weights, tmp_path, scope, changed
 ):
-    runner.run_evaluation([config(scope), weights, '--show-dir', 'seen'])
+    api.evaluate(config(scope), weights, show_dir='seen')
     expected = {k: v.format(tmp_path) if isinstance(v, str) else v for k, v in changed.items()}
     assert built[0].default_hooks.visualization.to_dict() == dict(type='Hook', **expected)
     place = f'{tmp_path}/seen' if scope == 'mmseg' else None
     assert built[0].visualizer.get('save_dir') == place
 
 
-@pytest.mark.parametrize(('scope', 'dump'), [('mmdet', 'DumpDetResults'), ('mmseg', 'DumpResults')])
-def test_predictions_are_dumped_beside_the_metric(built, config, weights, scope, dump):
-    runner.run_evaluation([config(scope), weights, '--out', 'found.pkl'])
-    assert [dict(metric) for metric in built[0].test_evaluator] == [
-        dict(type='Metric'),
-        dict(type=dump, out_file_path='found.pkl'),
-    ]
+def test_new_style_config_is_evaluated_by_the_framework_of_its_model(built, config, weights):
+    api.evaluate(config(text=NEW_STYLE), weights, show_dir='seen', out='found.pkl')
+    assert built[0].default_hooks.visualization.draw is True
+    assert [metric.type for metric in built[0].test_evaluator] == ['Metric', 'mmdet.DumpDetResults']
 
 
-def test_augmentation_wraps_the_model(built, config, weights):
+METRIC = {'type': 'Metric'}
+DUMP = {'type': 'mmengine.DumpResults', 'out_file_path': 'found.pkl'}
+
+
+@pytest.mark.parametrize(
+    ('evaluator', 'expected'),
+    [
+        (METRIC, [METRIC, DUMP]),
+        ([METRIC, METRIC], [METRIC, METRIC, DUMP]),
+        ({'type': 'Mine', 'metrics': METRIC}, {'type': 'Mine', 'metrics': [METRIC, DUMP]}),
+        (None, [DUMP]),
+    ],
+    ids=['one', 'several', 'evaluator', 'none'],
+)
+def test_predictions_are_written_beside_the_metrics(built, config, weights, evaluator, expected):
+    path = config('mmseg', more=f'test_evaluator = {evaluator}')
+    api.evaluate(path, weights, out='found.pkl')
+    assert built[0].to_dict()['test_evaluator'] == expected
+
+
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_augmentation_wraps_the_model(built, config, weights, wrapped):
     more = "tta_model = dict(type='TTA')\ntta_pipeline = [dict(type='Flip')]"
-    runner.run_evaluation([config(more=more), weights, '--tta'])
-    model = built[0].model
+    if wrapped:
+        more += '\ntest_dataloader = dict(dataset=dict(dataset=test_dataloader["dataset"]))'
+    api.evaluate(config(more=more), weights, tta=True)
+    model, dataset = built[0].model, built[0].test_dataloader.dataset
     assert (model.type, model.module.type) == ('TTA', 'Model')
-    assert built[0].test_dataloader.dataset.pipeline == [dict(type='Flip')]
+    assert (dataset.dataset if wrapped else dataset).pipeline == [dict(type='Flip')]
 
 
-def test_missing_config_names_its_relatives(built, capsys):
-    message = refused(capsys, runner.run_training, 'mask-rcnn_uniformer-tiny_fpn')
-    assert 'mask-rcnn_uniformer-tiny_fpn: no such file' in message
-    assert 'mask-rcnn_uniformer-nano_fpn_toy' in message
+@pytest.mark.parametrize(
+    ('hooks', 'expected'), [("[dict(type='Mine')]", ['Mine']), ('[]', []), ('None', [])]
+)
+def test_deploy_adds_its_hook(built, config, weights, hooks, expected):
+    api.evaluate(config(more=f'custom_hooks = {hooks}'), weights, deploy=True)
+    found = [hook.type for hook in built[0].custom_hooks]
+    assert found == [*expected, 'mmuniformer.DeployHook']
+
+
+def test_missing_config_names_its_relatives(built):
+    with pytest.raises(UserError, match=r'-tiny_fpn: no such file.*mask-rcnn_uniformer-nano_fpn'):
+        api.train('mask-rcnn_uniformer-tiny_fpn')
     assert built == []
 
 
-def test_deploy_adds_its_hook(built, config, weights):
-    runner.run_evaluation([config(more="custom_hooks = [dict(type='Mine')]"), weights, '--deploy'])
-    assert [hook.type for hook in built[0].custom_hooks] == ['Mine', 'mmuniformer.DeployHook']
-
-
-def test_missing_checkpoint_is_named(built, config, capsys):
-    assert 'gone.pth does not exist' in refused(capsys, runner.run_evaluation, config(), 'gone.pth')
-    assert 'gone.pth' in refused(capsys, runner.run_training, config(), '--resume', 'gone.pth')
+def test_missing_checkpoint_is_named(built, config):
+    with pytest.raises(CheckpointError, match=r'gone\.pth does not exist'):
+        api.evaluate(config(), 'gone.pth')
+    with pytest.raises(CheckpointError, match=r'gone\.pth does not exist'):
+        api.train(config(), resume='gone.pth')
 
 
 def test_weights_by_address_are_left_to_mmengine(built, config):
-    runner.run_evaluation([config(), 'https://example.org/a.pth'])
+    api.evaluate(config(), 'https://example.org/a.pth')
     assert built[0].load_from == 'https://example.org/a.pth'
 
 
-def test_unwritable_work_dir_is_named(built, config, capsys, tmp_path):
+def test_unwritable_work_dir_is_named(built, config, tmp_path):
     (tmp_path / 'file').touch()
-    message = refused(capsys, runner.run_training, config(), '--work-dir', 'file/below')
-    assert 'file/below' in message
-    assert '--work-dir' in message
+    with pytest.raises(UserError, match='file/below.*--work-dir'):
+        api.train(config(), work_dir='file/below')
     assert built == []
 
 
 @pytest.mark.parametrize('scope', ['mmpretrain', None])
-def test_other_frameworks_are_refused(built, config, capsys, scope):
-    assert f'default_scope is {scope!r}' in refused(capsys, runner.run_training, config(scope))
+def test_other_frameworks_are_refused(built, config, scope):
+    with pytest.raises(UserError, match=f'default_scope is {scope!r}; set it to one of mmdet, '):
+        api.train(config(scope))
 
 
-def test_broken_framework_points_to_doctor(built, config, capsys, monkeypatch):
-    def fail(name):
-        raise AssertionError('MMCV==2.2.0 is used but incompatible')
+REFUSED = {
+    'auto_scale_lr': ({'auto_scale_lr': True}, 'auto_scale_lr = None', 'base_batch_size'),
+    'amp': ({'amp': True}, "optim_wrapper = dict(type='ZeroWrapper')", 'ZeroWrapper'),
+    'show_dir': ({'show_dir': 'x'}, 'default_hooks = None', 'default_hooks.visualization'),
+    'tta': ({'tta': True}, 'tta_model = dict()', 'tta_pipeline'),
+    'out': ({'out': 'x.json'}, '', '--out x.json'),
+}
 
-    monkeypatch.setattr(runner.importlib, 'import_module', fail)
-    message = refused(capsys, runner.run_training, config())
-    assert 'MMCV==2.2.0' in message
-    assert '`mmuniformer doctor`' in message
 
-
-@pytest.mark.parametrize(
-    ('options', 'more', 'named'),
-    [
-        (['--auto-scale-lr'], 'auto_scale_lr = dict()', 'base_batch_size'),
-        (['--amp'], "optim_wrapper = dict(type='ZeroWrapper')", 'ZeroWrapper'),
-    ],
-)
-def test_options_that_do_not_fit_are_refused_in_training(
-    built, config, capsys, options, more, named
-):
-    assert named in refused(capsys, runner.run_training, config(more=more), *options)
+@pytest.mark.parametrize('argument', REFUSED)
+def test_arguments_that_do_not_fit_are_refused(built, config, weights, argument):
+    options, more, named = REFUSED[argument]
+    positional = [config(more=more)]
+    function = api.train
+    if argument not in ('auto_scale_lr', 'amp'):
+        positional.append(weights)
+        function = api.evaluate
+    with pytest.raises(UserError, match=named):
+        function(*positional, **options)
     assert built == []
 
 
-@pytest.mark.parametrize(
-    ('options', 'more', 'named'),
-    [
-        (['--show-dir', 'x'], 'default_hooks = dict()', 'default_hooks.visualization'),
-        (['--tta'], 'tta_model = dict()', 'tta_pipeline'),
-        (['--out', 'x.json'], '', '--out x.json'),
-    ],
-)
-def test_options_that_do_not_fit_are_refused_in_testing(
-    built, config, weights, capsys, options, more, named
-):
-    assert named in refused(capsys, runner.run_evaluation, config(more=more), weights, *options)
-    assert built == []
-
-
-def test_missing_data_is_named_with_the_way_out(built, config, capsys, monkeypatch):
+def test_errors_of_a_run_keep_their_traceback(built, config, monkeypatch):
     def fail(cfg):
-        Path('data/annotations.json').read_text()
+        raise FileNotFoundError('a file of a hook')
 
-    monkeypatch.setattr(runner.Runner, 'from_cfg', fail)
-    message = refused(capsys, runner.run_training, config())
-    assert 'data/annotations.json' in message
-    assert 'train_dataloader.dataset.data_root' in message
-
-
-def test_other_errors_are_not_hidden(built, config, monkeypatch):
-    def fail(cfg):
-        raise KeyError('a bug')
-
-    monkeypatch.setattr(runner.Runner, 'from_cfg', fail)
-    with pytest.raises(KeyError):
-        runner.run_training([config()])
-
-
-def test_config_is_not_changed_on_disk(built, config):
+    monkeypatch.setattr(api.RUNNERS, 'build', fail)
     path = config()
-    runner.run_training([path, '--amp'])
-    assert Config.fromfile(path).optim_wrapper.type == 'OptimWrapper'
+    with pytest.raises(FileNotFoundError, match='a file of a hook'):
+        api.train(path)
+
+
+def test_runner_that_the_config_names_is_built(config, monkeypatch, tmp_path):
+    monkeypatch.setattr(api, 'scope_of', contextlib.nullcontext)
+    monkeypatch.chdir(tmp_path)
+    made = []
+
+    @api.RUNNERS.register_module(name='TrainedByName', force=True)
+    class Named:
+        @classmethod
+        def from_cfg(cls, cfg):
+            made.append(cfg.work_dir)
+            return cls()
+
+        def train(self):
+            return 'a model of the named runner'
+
+    path = config(more="runner_type = 'TrainedByName'")
+    assert api.train(path, work_dir='here') == 'a model of the named runner'
+    assert made == ['here']

@@ -1,0 +1,27 @@
+"""``mmuniformer test``; ``mim test mmuniformer`` runs it through ``tools/test.py``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mmuniformer.apis.train import evaluate
+from mmuniformer.cli.options import ConfigCommand, cfg_options, run_options
+
+
+@click.command('test', cls=ConfigCommand)
+@click.argument('config')
+@click.argument('checkpoint')
+@run_options
+@click.option('--out', metavar='FILE.pkl', help='Write the predictions to a file.')
+@click.option('--show-dir', metavar='DIR', help='Draw the predictions into a folder.')
+@click.option('--tta', is_flag=True, help="Use the config's test-time augmentation.")
+@click.option('--deploy', is_flag=True, help="Fold the backbone's norms into its weights first.")
+@cfg_options
+def command(config: str, checkpoint: str, **options: Any) -> None:
+    """Evaluate CHECKPOINT on the test data of CONFIG.
+
+    CONFIG is a path, or the name of a shipped config; CHECKPOINT is a path or URL.
+    """
+    evaluate(config, checkpoint, **options)
