@@ -5,15 +5,11 @@
 
 from __future__ import annotations
 
-import functools
 import pickle
-from collections.abc import Mapping
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 from mmengine.utils import digit_version
 
 # The numbers that training checkpoints hold outside tensors: histories of losses, metrics, and
@@ -25,7 +21,6 @@ _STATISTICS = frozenset({'min', 'max', 'current', 'mean'})
 def apply() -> None:
     """Apply every fix; doing it again changes nothing."""
     allow_training_checkpoints()
-    build_the_runner_that_is_named()
 
 
 def _never() -> bool:
@@ -94,22 +89,3 @@ def _get_statistic(owner: object, name: object) -> object:
         f'the checkpoint asks for the attribute {name!r} of {owner!r}, which no training history '
         'needs: it may be malicious and was not loaded'
     )
-
-
-def build_the_runner_that_is_named() -> None:
-    """Let ``Runner.from_cfg`` heed a config's ``runner_type``.
-
-    Symptom: ``mim train mmpose`` runs mmengine's own Runner whatever the config says. mmdet's and
-    mmseg's scripts look for ``runner_type``, mmpose's do not.
-    """
-    original = Runner.from_cfg.__func__
-    if hasattr(original, '__wrapped__'):  # was here before
-        return
-
-    @functools.wraps(original)
-    def from_cfg(cls: type[Runner], cfg: Mapping) -> Runner:
-        if cls is Runner and cfg.get('runner_type', 'Runner') != 'Runner':
-            return RUNNERS.build(cfg)
-        return original(cls, cfg)
-
-    Runner.from_cfg = classmethod(from_cfg)

@@ -8,10 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.logging import HistoryBuffer, MessageHub
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_checkpoint, load_from_http
 
 from mmuniformer import compat
@@ -187,31 +184,6 @@ def test_the_attack_works_without_the_check(tmp_path):
     unchecked = {'weights_only': False}
     torch.load(path, **unchecked)
     assert mark.exists()
-
-
-def test_runner_that_a_config_names_is_built():
-    """mmpose's scripts call ``Runner.from_cfg`` and nothing else."""
-    cfg = Config({'model': {'type': 'M'}, 'work_dir': ''})
-
-    @RUNNERS.register_module(force=True)
-    class Named(Runner):
-        def __init__(self, model, **kwargs):
-            self.built_from = model
-
-    cfg.runner_type = 'Named'
-    runner = Runner.from_cfg(cfg)
-    assert type(runner) is Named
-    assert runner.built_from == {'type': 'M'}
-    assert type(Named.from_cfg(cfg)) is Named
-    compat.apply()
-    assert type(Runner.from_cfg(cfg)) is Named
-
-
-@pytest.mark.parametrize('options', [{}, {'runner_type': 'Runner'}])
-def test_runner_of_other_configs_stays(options, monkeypatch):
-    monkeypatch.setattr(Runner, '__init__', lambda self, model, **kwargs: None)
-    cfg = Config({'model': {}, 'work_dir': '', **options})
-    assert type(Runner.from_cfg(cfg)) is Runner
 
 
 @pytest.mark.parametrize('scheme', ['http', 'https'])

@@ -1,10 +1,11 @@
-"""The runner that looks at checkpoints and data first, and explains what mmengine can't load."""
+"""The runner that looks at checkpoints and data first, and explains what mmengine cannot load."""
 
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.model import BaseModel
+from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import DATASETS, RUNNERS
 from mmengine.runner import Runner
 from torch import nn
@@ -37,7 +38,7 @@ def make(tmp_path):
     file.write_text('2')
     made = []
 
-    def runner(epochs=1, **options):
+    def runner(epochs=1, accumulate=1, **options):
         loader = {
             'batch_size': 1,
             'num_workers': 0,
@@ -50,7 +51,10 @@ def make(tmp_path):
                 str(tmp_path / 'work'),
                 train_dataloader=loader,
                 train_cfg={'by_epoch': True, 'max_epochs': epochs},
-                optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.1}},
+                optim_wrapper={
+                    'optimizer': {'type': 'SGD', 'lr': 0.1},
+                    'accumulative_counts': accumulate,
+                },
                 experiment_name=f'{tmp_path.name}_{len(made)}',
                 log_level='ERROR',
                 default_scope='mmengine',
@@ -62,7 +66,7 @@ def make(tmp_path):
     return runner
 
 
-def test_work_dir_that_can_not_be_written_is_named(tmp_path, monkeypatch):
+def test_work_dir_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     (tmp_path / 'file').touch()
     with pytest.raises(UserError, match='file/below: Not a directory. Name another folder'):
         CheckedRunner(Linear(), str(tmp_path / 'file' / 'below'))
@@ -85,17 +89,19 @@ def test_missing_checkpoint_is_named_before_anything_is_built(make, resume):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='mixed precision works on a GPU')
 @pytest.mark.parametrize(
-    ('settings', 'cure'),
+    ('settings', 'fix'),
     [
         ({}, 'OptimWrapper, or leave --amp out$'),
         ({'dtype': 'bfloat16'}, 'OptimWrapper and without dtype in it, '),
         ({'loss_scale': 'dynamic'}, 'OptimWrapper and without loss_scale in it, '),
+        ({'type': 'mmengine.AmpOptimWrapper'}, 'OptimWrapper, or leave --amp out$'),
+        ({'type': AmpOptimWrapper}, 'OptimWrapper, or leave --amp out$'),
     ],
 )
-def test_mixed_precision_without_a_gpu_is_refused(make, settings, cure):
+def test_mixed_precision_without_a_gpu_is_refused(make, settings, fix):
     runner = make()
     runner.optim_wrapper = {**runner.optim_wrapper, 'type': 'AmpOptimWrapper', **settings}
-    with pytest.raises(UserError, match=f'needs a GPU.*train with optim_wrapper.type={cure}'):
+    with pytest.raises(UserError, match=f'needs a GPU.*train with optim_wrapper.type={fix}'):
         runner.train()
     assert isinstance(runner._train_dataloader, dict)
 
@@ -129,7 +135,7 @@ def test_last_checkpoint_that_was_cut_off_is_named(make, tmp_path):
         make(epochs=2, resume=True).train()
 
 
-def test_weights_alone_can_not_be_resumed_from(make, tmp_path):
+def test_weights_alone_cannot_be_resumed_from(make, tmp_path):
     path = tmp_path / 'weights.pth'
     torch.save({'state_dict': Linear().state_dict(), 'meta': {'epoch': 1, 'iter': 2}}, path)
     with pytest.raises(CheckpointError, match=r'weights\.pth .* load_from, without resume'):
@@ -157,35 +163,62 @@ def test_other_errors_of_loading_stay(make, tmp_path, monkeypatch):
         make(load_from=str(tmp_path / 'sound.pth')).train()
 
 
-def test_data_set_without_a_sample_is_refused(make, tmp_path):
+def test_dataset_without_a_sample_is_refused(make, tmp_path):
     (tmp_path / 'numbers.txt').write_text('0')
     with pytest.raises(UserError, match=r'Numbers .* holds no sample: .*filter_cfg'):
         make().train()
 
 
-@pytest.mark.parametrize('step', ['train', 'val', 'test'])
-def test_data_are_checked_before_they_are_built(tmp_path, step, monkeypatch):
-    runner, built = object.__new__(CheckedRunner), []
-    monkeypatch.setattr(Runner, step, lambda self: built.append(step))
-    runner._load_from = runner.model = runner.optim_wrapper = None
+@pytest.fixture
+def unbuilt():
+    """A runner with nothing to run."""
+    runner = object.__new__(CheckedRunner)
+    runner.cfg, runner._load_from, runner.model, runner.optim_wrapper = {}, None, None, None
     for split in ('train', 'val', 'test'):
-        dataset = dict(data_root=str(tmp_path), ann_file='a.json')
-        loader = dict(dataset=dataset) if split == step else None
-        setattr(runner, f'_{split}_dataloader', loader)
+        setattr(runner, f'_{split}_dataloader', None)
+    return runner
+
+
+@pytest.mark.parametrize('step', ['train', 'val', 'test'])
+def test_data_are_checked_before_they_are_built(tmp_path, step, monkeypatch, unbuilt):
+    built = []
+    monkeypatch.setattr(Runner, step, lambda self: built.append(step))
+    dataset = dict(type='CocoDataset', data_root=str(tmp_path), ann_file='a.json')
+    setattr(unbuilt, f'_{step}_dataloader', dict(dataset=dataset))
     (tmp_path / 'a.json').write_text('')
     with pytest.raises(UserError, match='is empty'):
-        getattr(runner, step)()
+        getattr(unbuilt, step)()
     assert not built
-    setattr(runner, f'_{step}_dataloader', None)
-    getattr(runner, step)()
+    unbuilt.cfg = {'check_data': False}
+    getattr(unbuilt, step)()
     assert built == [step]
 
 
-@pytest.mark.parametrize('several', [False, True])
-def test_missing_file_to_score_by_is_named(tmp_path, several):
-    runner = object.__new__(CheckedRunner)
-    runner._load_from = runner._test_dataloader = None
+@pytest.mark.parametrize('form', ['metric', 'list', 'evaluator'])
+def test_missing_file_to_score_by_is_named(tmp_path, form, unbuilt):
     metric = dict(type='CocoMetric', ann_file=str(tmp_path / 'gone.json'))
-    runner._test_evaluator = [dict(type='Other'), metric] if several else metric
+    metrics = [dict(type='Other'), metric]
+    unbuilt._test_evaluator = {
+        'metric': metric,
+        'list': metrics,
+        'evaluator': dict(type='Evaluator', metrics=metrics),
+    }[form]
     with pytest.raises(UserError, match=r'gone\.json, by which .* set test_evaluator\.ann_file'):
-        runner.test()
+        unbuilt.test()
+
+
+@pytest.mark.parametrize(
+    ('batches', 'settings', 'factor'),
+    [
+        (1, {'base_batch_size': 4}, 1 / 4),
+        (4, {'base_batch_size': 4}, 1),  # one image at a time, four a step
+        (4, {'base_batch_size': 16}, 1 / 4),
+        (4, {'base_batch_size': 1, 'accumulative_counts': 4}, 1),
+        (8, {'base_batch_size': 1, 'accumulative_counts': 4}, 2),
+        (4, {'base_batch_size': 4, 'enable': False}, 1),
+    ],
+)
+def test_scaled_rate_counts_accumulated_batches(make, batches, settings, factor):
+    runner = make(accumulate=batches, auto_scale_lr={'enable': True, **settings})
+    runner.train()
+    assert runner.optim_wrapper.optimizer.param_groups[0]['lr'] == pytest.approx(0.1 * factor)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.runner import Runner
+from mmengine.registry import RUNNERS
 from PIL import Image
 
 from mmuniformer.apis.config import load_config, scope_of
@@ -50,7 +50,7 @@ def run(data, tmp_path):
         length = {'train_cfg.max_iters': 1} if task == 'seg' else {'train_cfg.max_epochs': 1}
         cfg = load_config(config, {**changes, **length, 'log_level': 'ERROR', **options})
         cfg.work_dir = cfg.experiment_name = cfg.visualizer.name = str(tmp_path / 'work')
-        return getattr(Runner.from_cfg(cfg), step)()
+        return getattr(RUNNERS.build(cfg), step)()
 
     return work
 

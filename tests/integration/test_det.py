@@ -9,7 +9,7 @@ import torch
 from amp_on_cpu import AmpOptimWrapperOnCPU
 from mmengine import Config
 from mmengine.config import ConfigDict
-from mmengine.runner import Runner
+from mmengine.registry import RUNNERS
 from torch import nn
 
 pytest.importorskip('mmdet')
@@ -90,7 +90,7 @@ def test_two_iterations_and_an_evaluation(path, toy_root, tmp_path):
     changes = {}
     if 'accum' in path.stem:  # a step within the two iterations
         changes['optim_wrapper.accumulative_counts'] = 2
-    runner = Runner.from_cfg(reduced(path, toy_root / 'coco', tmp_path, **changes))
+    runner = RUNNERS.build(reduced(path, toy_root / 'coco', tmp_path, **changes))
     # One process: mmengine has replaced SyncBN.
     assert not any(isinstance(module, nn.SyncBatchNorm) for module in runner.model.modules())
     before = {key: value.clone() for key, value in runner.model.named_parameters()}
@@ -122,7 +122,7 @@ def test_documented_options_of_training(toy_root, tmp_path):
         },
     )  # fmt: skip
     config.param_scheduler = []
-    runner = Runner.from_cfg(config)
+    runner = RUNNERS.build(config)
     norm = 'backbone.blocks1.0.norm1.running_mean'
     before = runner.model.state_dict()[norm].clone()
     runner.train()
@@ -142,7 +142,7 @@ def test_bfloat16_trains(toy_root, tmp_path):
     """mmcv's operators know no bf16: what goes into them is float32."""
     changes = {'optim_wrapper.type': AmpOptimWrapperOnCPU.__name__}
     changes |= {'optim_wrapper.dtype': 'bfloat16'}
-    runner = Runner.from_cfg(reduced(TOY, toy_root / 'coco', tmp_path, **changes))
+    runner = RUNNERS.build(reduced(TOY, toy_root / 'coco', tmp_path, **changes))
     inside, between = set(), set()
     head = runner.model.roi_head
     head.bbox_head.fc_cls.register_forward_hook(lambda _, __, out: inside.add(out.dtype))
@@ -159,14 +159,14 @@ def test_multi_scale_and_flip(toy_root, tmp_path):
     options = {'model.roi_head.mask_head': None, 'test_evaluator.metric': 'bbox'}
     plain = reduced(TOY, toy_root / 'coco', tmp_path)
     weights = tmp_path / 'weights.pth'
-    model = Runner.from_cfg(plain).model
+    model = RUNNERS.build(plain).model
     torch.save({'state_dict': model.state_dict()}, weights)
     config = reduced(TOY, toy_root / 'coco', tmp_path / 'tta', **options, load_from=str(weights))
     config.experiment_name = config.visualizer.name = f'{tmp_path}/tta'
     # What --tta does.
     config.model = ConfigDict(**config.tta_model, module=config.model)
     config.test_dataloader.dataset.pipeline = config.tta_pipeline
-    runner = Runner.from_cfg(config)
+    runner = RUNNERS.build(config)
     metrics = runner.test()
     assert -1 <= metrics['coco/bbox_mAP'] <= 1
     assert 'coco/segm_mAP' not in metrics

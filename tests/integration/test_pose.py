@@ -9,7 +9,7 @@ import pytest
 import torch
 from amp_on_cpu import AmpOptimWrapperOnCPU
 from mmengine import Config
-from mmengine.runner import Runner
+from mmengine.registry import RUNNERS
 
 from mmuniformer.errors import CheckpointError
 
@@ -54,7 +54,7 @@ def reduced(path, data_root, work_dir, **changes):
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 def test_two_iterations_and_an_evaluation(path, toy_root, tmp_path):
-    runner = Runner.from_cfg(reduced(path, toy_root / 'coco', tmp_path))
+    runner = RUNNERS.build(reduced(path, toy_root / 'coco', tmp_path))
     before = {key: value.clone() for key, value in runner.model.state_dict().items()}
     runner.train()
     assert runner.iter == 2
@@ -72,7 +72,7 @@ def test_evaluation_on_detected_boxes_from_a_file(toy_root, tmp_path):
     file = tmp_path / 'boxes.json'
     file.write_text(json.dumps([{**box, 'score': 0.5} for box in boxes]))
     config = reduced(TOY, toy_root / 'coco', tmp_path)
-    torch.save(Runner.from_cfg(config).model.state_dict(), tmp_path / 'weights.pth')
+    torch.save(RUNNERS.build(config).model.state_dict(), tmp_path / 'weights.pth')
 
     scores = []
     for bbox_file in (None, str(file)):
@@ -81,7 +81,7 @@ def test_evaluation_on_detected_boxes_from_a_file(toy_root, tmp_path):
             **{'test_dataloader.dataset.bbox_file': bbox_file},
             load_from=str(tmp_path / 'weights.pth'),
         )  # fmt: skip
-        scores.append(Runner.from_cfg(config).test())
+        scores.append(RUNNERS.build(config).test())
     assert scores[0] == pytest.approx(scores[1], abs=1e-3)  # the same boxes
 
 
@@ -98,7 +98,7 @@ def test_accumulation_averaging_layer_decay_and_tensorboard_by_options(toy_root,
         },
     )  # fmt: skip
     config.param_scheduler = []
-    runner = Runner.from_cfg(config)
+    runner = RUNNERS.build(config)
     runner.train()
     steps = {int(state['step']) for state in runner.optim_wrapper.optimizer.state.values()}
     assert steps == {1}  # two batches, one step
@@ -114,7 +114,7 @@ def test_bfloat16_trains(toy_root, tmp_path):
     changes |= {'optim_wrapper.dtype': 'bfloat16'}
     config = reduced(TOY, toy_root / 'coco', tmp_path, **changes)
     dtypes = set()
-    runner = Runner.from_cfg(config)
+    runner = RUNNERS.build(config)
     layer = runner.model.head.final_layer
     layer.register_forward_hook(lambda _, __, out: dtypes.add(out.dtype))
     runner.train()
@@ -125,7 +125,7 @@ def test_bfloat16_trains(toy_root, tmp_path):
 def test_a_checkpoint_of_another_size_is_refused(toy_root, tmp_path):
     other = reduced(TOY, toy_root / 'coco', tmp_path, **{'model.head.out_channels': 5})
     file = tmp_path / 'five.pth'
-    torch.save({'state_dict': Runner.from_cfg(other).model.state_dict()}, file)
+    torch.save({'state_dict': RUNNERS.build(other).model.state_dict()}, file)
     config = reduced(TOY, toy_root / 'coco', tmp_path / 'test', load_from=str(file))
     with pytest.raises(CheckpointError, match='5 keypoints in the file, 17 in the model'):
-        Runner.from_cfg(config).test()
+        RUNNERS.build(config).test()

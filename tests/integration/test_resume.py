@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine import Config
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.registry import RUNNERS
 
 pytest.importorskip('mmpose')
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -61,7 +61,7 @@ def test_resumed_training_is_the_uninterrupted_one(toy_root, tmp_path, workers):
                 'resume': resume,
             }
         )
-        runner = Runner.from_cfg(config)
+        runner = RUNNERS.build(config)
         recorder = Recorder(stop)
         runner.register_hook(recorder)
         with contextlib.suppress(Interrupted):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from amp_on_cpu import AmpOptimWrapperOnCPU
-from mmengine.runner import Runner
+from mmengine.registry import RUNNERS
 from PIL import Image
 from seg_helpers import (
     FPN,
@@ -79,7 +79,7 @@ def runner(tmp_path):
     def make(config):
         config.work_dir, config.launcher = str(tmp_path / f'work{len(made)}'), 'none'
         config.experiment_name = config.visualizer.name = f'{tmp_path.name}_{len(made)}'
-        made.append(Runner.from_cfg(config))
+        made.append(RUNNERS.build(config))
         return made[-1]
 
     return make
