@@ -1,6 +1,6 @@
 _base_ = 'mask-rcnn_uniformer-small-h14_fpn_amp-1x_coco.py'
 
-# ImageNet weights trained with token labelling: heads of 32 channels, not 64, and no direct
+# ImageNet weights trained with token labeling: heads of 32 channels, not 64, and no direct
 # address (README.md, "Weights").
 model = dict(
     backbone=dict(

@@ -1,6 +1,6 @@
 _base_ = 'td-hm_uniformer-small_8xb128-210e_coco-256x192.py'
 
-# ImageNet weights trained with token labelling: heads of 32 channels, not 64, and no direct
+# ImageNet weights trained with token labeling: heads of 32 channels, not 64, and no direct
 # address (README.md, "Weights").
 model = dict(
     backbone=dict(

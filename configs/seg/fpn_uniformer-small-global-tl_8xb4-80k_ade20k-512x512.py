@@ -1,6 +1,6 @@
 _base_ = 'fpn_uniformer-small-global_8xb4-80k_ade20k-512x512.py'
 
-# ImageNet weights trained with token labelling: heads of 32 channels, not 64, and no direct
+# ImageNet weights trained with token labeling: heads of 32 channels, not 64, and no direct
 # address (README.md, "Weights").
 model = dict(
     backbone=dict(

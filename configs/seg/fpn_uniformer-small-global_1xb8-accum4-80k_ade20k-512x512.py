@@ -1,6 +1,6 @@
 _base_ = 'fpn_uniformer-small-global_8xb4-80k_ade20k-512x512.py'
 
-# One GPU: 4 x 8 images a step stand for 8 GPUs x 4, so the iterations are 4 times as many.
+# One GPU: 4 batches of 8 images a step stand for 8 GPUs x 4, so the iterations are 4 times as many.
 # BatchNorm in the head sees 8 images at a time instead of 32.
 accumulate = 4
 train_dataloader = dict(batch_size=8)
@@ -17,3 +17,4 @@ param_scheduler = [
     ),
 ]
 default_hooks = dict(checkpoint=dict(interval=8000 * accumulate))
+auto_scale_lr = dict(base_batch_size=8, accumulative_counts=accumulate)

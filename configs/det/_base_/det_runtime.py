@@ -1,8 +1,8 @@
-"""What every detection config shares: hooks, logging, environment."""
+"""Shared by every detection config: hooks, logging, environment."""
 
 default_scope = 'mmdet'
 custom_imports = dict(imports=['mmuniformer'], allow_failed_imports=False)
-# Looks at checkpoints and annotation files before anything is built on them.
+# Checks checkpoints and annotation files before anything is built.
 runner_type = 'mmuniformer.CheckedRunner'
 
 default_hooks = dict(
@@ -13,7 +13,7 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'),
 )
-# The second hook stops a run whose heads have another number of classes than the data set.
+# NumClassCheckHook refuses heads with another number of classes than the dataset.
 custom_hooks = [
     dict(type='mmuniformer.CheckpointGuardHook'),
     dict(type='NumClassCheckHook'),

@@ -1,4 +1,4 @@
-"""AdamW for 12 epochs; the learning rate belongs to 8 GPUs x 2 images."""
+"""AdamW for 12 epochs; the learning rate is for 8 GPUs x 2 images."""
 
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=1)
 val_cfg = dict(type='ValLoop')
@@ -7,7 +7,7 @@ test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
-    # matched as a part of the parameter's name: norm1, norm2, patch_embed1.norm, ...
+    # matches every parameter whose name contains it: norm1, norm2, patch_embed1.norm, ...
     paramwise_cfg=dict(custom_keys={'norm': dict(decay_mult=0.0)}),
 )
 param_scheduler = [

@@ -1,4 +1,4 @@
-"""AdamW for 36 epochs; the learning rate belongs to 8 GPUs x 2 images."""
+"""AdamW for 36 epochs; the learning rate is for 8 GPUs x 2 images."""
 
 _base_ = 'schedule_1x.py'
 

@@ -1,4 +1,4 @@
-"""COCO 2017 people with 17 key points, cropped to 192 x 256 (width x height)."""
+"""COCO 2017 people with 17 keypoints, cropped to 192 x 256 (width x height)."""
 
 dataset_type = 'CocoDataset'
 data_root = 'data/coco/'

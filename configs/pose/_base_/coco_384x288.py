@@ -1,4 +1,4 @@
-"""COCO 2017 people with 17 key points, cropped to 288 x 384 (width x height)."""
+"""COCO 2017 people with 17 keypoints, cropped to 288 x 384 (width x height)."""
 
 _base_ = 'coco_256x192.py'
 

@@ -1,10 +1,10 @@
-"""What every pose config shares: hooks, logging, environment."""
+"""Shared by every pose config: hooks, logging, environment."""
 
 default_scope = 'mmpose'
 custom_imports = dict(imports=['mmuniformer'], allow_failed_imports=False)
-# Looks at checkpoints and annotation files before anything is built on them.
+# Checks checkpoints and annotation files before anything is built.
 runner_type = 'mmuniformer.CheckedRunner'
-# MMPoseInferencer asks for it.
+# MMPoseInferencer reads it.
 data_mode = 'topdown'
 
 default_hooks = dict(

@@ -1,4 +1,4 @@
-"""AdamW in mixed precision for 210 epochs; the learning rate belongs to 8 GPUs x 128 people."""
+"""AdamW in mixed precision for 210 epochs; the learning rate is for 8 GPUs x 128 people."""
 
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=210, val_interval=10)
 val_cfg = dict(type='ValLoop')

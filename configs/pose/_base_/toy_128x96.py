@@ -3,7 +3,7 @@
 _base_ = 'coco_256x192.py'
 
 data_root = 'data/toy/coco/'
-# On so coarse a grid the places between its points matter: unbiased coding.
+# Unbiased coding: on a grid this coarse, positions between its points matter.
 codec = dict(
     type='MSRAHeatmap',
     input_size=(96, 128),
@@ -14,7 +14,7 @@ codec = dict(
 )
 crop = dict(type='TopdownAffine', input_size=codec['input_size'])
 
-# No flips: left limbs are drawn warm and right limbs cool, and a mirror would turn that round.
+# No flips: left limbs are drawn in warm colors and right limbs in cool ones; a flip swaps them.
 train_pipeline = [
     dict(type='LoadImage'),
     dict(type='GetBBoxCenterScale'),

@@ -1,4 +1,4 @@
-"""UperNet: AdamW for 160k iterations; the learning rate belongs to 8 GPUs x 2 images."""
+"""UperNet: AdamW for 160k iterations; the learning rate is for 8 GPUs x 2 images."""
 
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=160000, val_interval=16000)
 val_cfg = dict(type='ValLoop')
@@ -7,7 +7,7 @@ test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01),
-    # matched as a part of the parameter's name: norm1, norm2, patch_embed1.norm, ...
+    # matches every parameter whose name contains it: norm1, norm2, patch_embed1.norm, ...
     paramwise_cfg=dict(custom_keys={'norm': dict(decay_mult=0.0)}),
 )
 # Both from the start: the warm-up is a factor on the decaying rate.

@@ -1,4 +1,4 @@
-"""Semantic FPN: AdamW for 80k iterations; the learning rate belongs to 8 GPUs x 4 images."""
+"""Semantic FPN: AdamW for 80k iterations; the learning rate is for 8 GPUs x 4 images."""
 
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=80000, val_interval=8000)
 val_cfg = dict(type='ValLoop')

@@ -1,4 +1,4 @@
-"""Some minutes on two CPU cores, from scratch."""
+"""Trains from scratch in minutes on two CPU cores."""
 
 max_iters = 1200
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)

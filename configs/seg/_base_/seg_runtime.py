@@ -1,8 +1,8 @@
-"""What every segmentation config shares: hooks, logging, environment."""
+"""Shared by every segmentation config: hooks, logging, environment."""
 
 default_scope = 'mmseg'
 custom_imports = dict(imports=['mmuniformer'], allow_failed_imports=False)
-# Looks at checkpoints and folders before anything is built on them.
+# Checks checkpoints and folders before anything is built.
 runner_type = 'mmuniformer.CheckedRunner'
 
 default_hooks = dict(
@@ -14,7 +14,7 @@ default_hooks = dict(
     visualization=dict(type='SegVisualizationHook'),
 )
 # In this order: refuse checkpoints of other networks; refuse label maps that fit neither images nor
-# classes; make resumed runs go on exactly.
+# classes; resume exactly.
 custom_hooks = [
     dict(type='mmuniformer.CheckpointGuardHook'),
     dict(type='mmuniformer.MaskGuardHook'),

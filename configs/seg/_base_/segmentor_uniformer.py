@@ -1,4 +1,4 @@
-"""What UperNet and Semantic FPN share: images, and UniFormer-S with a global stage 3."""
+"""Shared by UperNet and Semantic FPN: images, and UniFormer-S with a global stage 3."""
 
 model = dict(
     type='EncoderDecoder',

@@ -1,4 +1,4 @@
-"""Minutes on two CPU cores from scratch; shows that everything works, not how well."""
+"""Trains from scratch in minutes on two CPU cores; shows that everything works, not how well."""
 
 _base_ = [
     '../_base_/fpn_uniformer-nano.py',
