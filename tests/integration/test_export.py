@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from config_helpers import LOADERS
 from PIL import Image
-from seg_helpers import LOADERS
 
 from mmuniformer.apis.config import load_config, scope_of
 from mmuniformer.apis.models import build_model

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 from amp_on_cpu import AmpOptimWrapperOnCPU
-from mmengine.registry import RUNNERS
-from PIL import Image
-from seg_helpers import (
+from config_helpers import (
     FPN,
     LOADERS,
-    TOYS,
+    SEG_TOYS,
     UPERNET,
     load,
     own_data_options,
     write_own_data,
 )
+from mmengine.registry import RUNNERS
+from PIL import Image
 from torch import nn
 
 from mmuniformer.apis.config import scope_of
@@ -43,7 +43,7 @@ VARIANTS = [
     UPERNET.format('small-global-tl'),
     'fpn_uniformer-small-global_1xb8-accum4-80k_ade20k-512x512',
 ]
-FPN_TOY, UPERNET_TOY = TOYS
+FPN_TOY, UPERNET_TOY = SEG_TOYS
 # Two iterations of two small crops from scratch, in this process; no weights on the disk.
 REDUCED = [
     'model.backbone.init_cfg.checkpoint=none',
@@ -134,7 +134,7 @@ def test_documented_options_of_training(runner, toy_root, tmp_path):
     assert list((tmp_path / 'work0').rglob('events.out.tfevents*'))
 
 
-@pytest.mark.parametrize('name', TOYS)
+@pytest.mark.parametrize('name', SEG_TOYS)
 def test_bfloat16_trains(name, runner, toy_root):
     wrapper = f'optim_wrapper.type={AmpOptimWrapperOnCPU.__name__}'
     options = [*REDUCED, *toy_options(toy_root), wrapper, 'optim_wrapper.dtype=bfloat16']
@@ -147,7 +147,7 @@ def test_bfloat16_trains(name, runner, toy_root):
     assert np.isfinite(losses(run)).all()
 
 
-@pytest.mark.parametrize('name', TOYS)
+@pytest.mark.parametrize('name', SEG_TOYS)
 def test_multi_scale_and_flip(name, runner, toy_root):
     from mmengine.config import ConfigDict
 
@@ -172,7 +172,7 @@ def predictions(config, images):
     return sample.seg_logits.data, sample.pred_sem_seg.data
 
 
-@pytest.mark.parametrize('name', TOYS)
+@pytest.mark.parametrize('name', SEG_TOYS)
 def test_sliding_window(name):
     images = torch.rand(1, 3, 96, 160, generator=torch.Generator().manual_seed(0))
 

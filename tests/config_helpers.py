@@ -1,4 +1,4 @@
-"""Segmentation configs with options, and a tiny data set, for several test modules."""
+"""Shipped configs with options, and a tiny segmentation dataset, for several test modules."""
 
 from __future__ import annotations
 
@@ -12,20 +12,28 @@ import numpy as np
 from mmengine import Config
 from mmengine.config import DictAction
 
-SEG = Path(__file__).resolve().parents[1] / 'configs' / 'seg'
-DELTAS = sorted(path for path in SEG.rglob('*.py') if '_base_' not in path.parts)
+from mmuniformer.apis.models import build_model
+
+ROOT = Path(__file__).resolve().parents[1] / 'configs'
+CONFIGS = {path.stem: path for path in sorted(ROOT.rglob('*.py')) if '_base_' not in path.parts}
+"""Every config that is not a base, by its name."""
+SPLITS = ('train', 'val', 'test')
+LOADERS = [f'{split}_dataloader.dataset' for split in SPLITS]
 FPN = 'fpn_uniformer-{}_8xb4-80k_ade20k-512x512'
 UPERNET = 'upernet_uniformer-{}_8xb2-160k_ade20k-512x512'
-TOYS = [f'{head}_uniformer-nano_toy-128x128' for head in ('fpn', 'upernet')]
-LOADERS = [f'{split}_dataloader.dataset' for split in ('train', 'val', 'test')]
+SEG_TOYS = [f'{head}_uniformer-nano_toy-128x128' for head in ('fpn', 'upernet')]
 OWN_SIZE = (80, 100)
-"""Height and width of the pictures of ``write_own_data``."""
+"""Height and width of the images of ``write_own_data``."""
+
+
+def task_of(name):
+    """The task of a config: the folder below configs."""
+    return CONFIGS[name].relative_to(ROOT).parts[0]
 
 
 @functools.cache
 def _load(name):
-    (path,) = (path for path in DELTAS if path.stem == name)
-    return Config.fromfile(path)
+    return Config.fromfile(CONFIGS[name])
 
 
 def load(name, *options):
@@ -38,8 +46,14 @@ def load(name, *options):
     return config
 
 
+@functools.cache
+def on_meta(name):
+    """The model of config `name` on the meta device: shapes without memory or arithmetic."""
+    return build_model(load(name), device='meta')
+
+
 def write_own_data(root):
-    """Write three pictures a split with label maps of three classes, 255 for no class."""
+    """Write three images a split with label maps of three classes, 255 for no class."""
     noise = np.random.default_rng(0)
     height, width = OWN_SIZE
     labels = np.repeat(np.array([0, 1, 2, 255], np.uint8), height // 4)[:, None].repeat(width, 1)
