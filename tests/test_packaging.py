@@ -69,6 +69,16 @@ def test_wheel_carries_what_mim_and_doctor_read(wheel, repository):
     assert all(info.external_attr >> 16 & 0o170000 != 0o120000 for info in wheel.infolist())
 
 
+def test_doctor_of_the_wheel_knows_the_pinned_versions(wheel, tmp_path, run_python):
+    wheel.extractall(tmp_path)
+    code = (
+        'from mmuniformer.cli import doctor; print(doctor.__file__, doctor._packages({})["mmcv"])'
+    )
+    file, requirement = run_python('-c', code, path=tmp_path).stdout.split()
+    assert Path(file).is_relative_to(tmp_path)
+    assert requirement == 'mmcv==2.1.0'
+
+
 def test_wheel_holds_the_package_and_nothing_stale(wheel, repository):
     names = {n for n in wheel.namelist() if not n.startswith('mmuniformer/.mim/')}
     modules = {n.removeprefix('mmuniformer/') for n in names if n.startswith('mmuniformer/')}
