@@ -35,6 +35,11 @@ is_compiling = (
 """Tells whether torch.compile or torch.export traces the code that asks."""
 
 
+def is_tracing() -> bool:
+    """Tell whether what runs becomes a graph, which other sizes may go through."""
+    return torch.jit.is_tracing() or is_compiling()
+
+
 def allow_training_checkpoints() -> None:
     """Let torch reload the checkpoints that mmengine's runner writes.
 

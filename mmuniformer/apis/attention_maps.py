@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from mmuniformer.models.arch import ATTENTION_STAGES
 from mmuniformer.models.base import StagedBackbone
 from mmuniformer.models.blocks import GlobalBlock
-from mmuniformer.models.execution.attention import attention_weights
 from mmuniformer.models.hourglass import HourglassBlock, TokenState
-from mmuniformer.models.mhra import GlobalMHRA, cut_windows
+from mmuniformer.models.mhra import GlobalMHRA, attention_weights, partition
 
 Place = tuple[int, int]
 """Stage and block, both counted from 1."""
@@ -101,7 +100,7 @@ def attention_row(
         return row_in_set(attn, x.flatten(1, 2), token[0] * w + token[1]).view(h, w)
     (row, y), (column, x_inside) = (divmod(index, window_size) for index in token)
     number = row * -(-w // window_size) + column
-    window = cut_windows(x, window_size)[number : number + 1]
+    window = partition(x, window_size)[number : number + 1]
     weights = row_in_set(attn, window, y * window_size + x_inside).view(window_size, window_size)
     top, left = row * window_size, column * window_size
     result = weights.new_full((h, w), torch.nan)

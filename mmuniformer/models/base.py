@@ -1,8 +1,10 @@
-"""What both backbones share: stages, output norms, freezing, checkpointing, weights."""
+"""What both backbones share: stages, output norms, freezing, policies, weights."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmuniformer.errors import CheckpointError, InputError
-from mmuniformer.models.arch import NUM_STAGES, STRIDES, Arch
+from mmuniformer.models.arch import HOURGLASS_FIELDS, NUM_STAGES, STRIDES, Arch, resolve_arch
 from mmuniformer.models.blocks import LocalBlock
+from mmuniformer.models.execution import set_policies
 from mmuniformer.models.execution.folding import fold
-from mmuniformer.models.execution.recompute import recompute
 from mmuniformer.models.layers import ConvEmbed, MapLayerNorm, PatchEmbed
 
 MIN_SIDE = 32
@@ -28,28 +30,61 @@ class StagedBackbone(BaseModule):
     that every parameter takes part in the outputs. The arguments are those of ``UniFormer``.
     """
 
-    deployed: Tensor | None
-    """True once ``switch_to_deploy`` was called, None before; a state dict carries it."""
+    presets: Mapping[str, Arch]
+    """Networks by the name that ``arch`` takes."""
+    hourglass = False
+    """Whether ``arch`` has keep ratios and trade-offs, and the constructor takes them."""
     windowed_stages: tuple[int, ...] = ()
     """Stages, from 0, whose attention may pad windows."""
+    deployed: Tensor | None
+    """True once ``switch_to_deploy`` was called, None before; a state dict carries it."""
+
+    def __init_subclass__(cls, **kwargs: Any):
+        """Show the shared arguments in the signature, hence in ``help()``, of a subclass."""
+        super().__init_subclass__(**kwargs)
+        own = inspect.signature(cls.__init__)
+        shared = inspect.signature(StagedBackbone.__init__).parameters
+        merged = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        names = {p.name for p in merged}
+        merged += [
+            p for p in shared.values() if p.name not in names and p.kind is not p.VAR_KEYWORD
+        ]
+        cls.__init__.__signature__ = own.replace(parameters=merged)
 
     def __init__(
         self,
-        arch: Arch,
-        in_channels: int,
-        drop_rate: float,
-        drop_path_rate: float,
-        out_indices: Sequence[int],
-        frozen_stages: int,
-        norm_eval: bool,
-        with_cp: bool | str | Sequence[int],
-        channels_last: bool,
-        compiled: bool,
-        init_cfg: dict[str, Any] | None,
+        arch: str | Mapping[str, Any],
+        *,
+        embed_dims: Sequence[int] | None = None,
+        depths: Sequence[int] | None = None,
+        head_dim: int | None = None,
+        mlp_ratios: float | Sequence[float] | None = None,
+        conv_stem: bool | Sequence[bool] | None = None,
+        layer_scale_init_value: float | Sequence[float] | None = None,
+        in_channels: int = 3,
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool | str | Sequence[int] = 'parts',
+        fused_attn: bool = True,
+        channels_last: bool = True,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
+        **fields: Any,
     ):
+        self.check_names(fields)
         super().__init__(init_cfg=init_cfg)
-        check_rates(drop_rate=drop_rate, drop_path_rate=drop_path_rate)
-        self.arch = arch
+        check_rates(
+            drop_rate=drop_rate, attn_drop_rate=attn_drop_rate, drop_path_rate=drop_path_rate
+        )
+        self.arch = arch = resolve_arch(
+            arch, self.presets, self.hourglass, embed_dims=embed_dims, depths=depths,
+            head_dim=head_dim, mlp_ratios=mlp_ratios, conv_stem=conv_stem,
+            layer_scale_init_value=layer_scale_init_value, **fields,
+        )  # fmt: skip
         self.embed_dims = arch.embed_dims
         self.depths = arch.depths
         self.head_dim = arch.head_dim
@@ -59,12 +94,13 @@ class StagedBackbone(BaseModule):
         self.frozen_stages = check_frozen_stages(frozen_stages)
         self.norm_eval = norm_eval
         self.with_cp = with_cp
-        self.recomputed_blocks = check_with_cp(with_cp, arch.depths)
         self.channels_last = channels_last
         self.drop_rate = drop_rate
+        self.attention_args = {'qkv_bias': qkv_bias, 'attn_drop': attn_drop_rate}
         self.drop_path_rates = stagewise(
             torch.linspace(0, drop_path_rate, sum(arch.depths), device='cpu').tolist(), arch.depths
         )
+        recomputed = check_with_cp(with_cp, arch.depths)
         for stage in range(self.num_stages):
             before = arch.embed_dims[stage - 1] if stage else in_channels
             embed = ConvEmbed if arch.conv_stem[stage] else PatchEmbed
@@ -72,26 +108,40 @@ class StagedBackbone(BaseModule):
             self.add_module(f'patch_embed{stage + 1}', embed(before, dim, STRIDES[stage]))
             blocks = (self.make_block(stage, block) for block in range(arch.depths[stage]))
             self.add_module(f'blocks{stage + 1}', nn.ModuleList(blocks))
-            for block in self.blocks(stage):
-                block.recompute_parts = with_cp is not False
+            for index, block in enumerate(self.blocks(stage)):
+                set_policies(block, fused_attn, recomputed[stage][index])
         for stage in self.out_indices:
             norm = MapLayerNorm(arch.embed_dims[stage], eps=1e-6)
             self.add_module(f'norm{stage + 1}', norm)
         self.register_buffer('deployed', None)
         self.apply(reset_parameters)
         self.freeze()
-        if compiled:
-            self.compile()
+
+    def check_names(self, fields: Mapping[str, Any]) -> None:
+        """Refuse arguments that the constructor does not have.
+
+        Raises:
+            TypeError: Names the argument and the closest one that there is.
+        """
+        for name in fields:
+            if not (self.hourglass and name in HOURGLASS_FIELDS):
+                known = list(inspect.signature(type(self)).parameters)
+                close = difflib.get_close_matches(name, known, 1)
+                hint = f'did you mean {close[0]!r}?' if close else f'it has {", ".join(known)}'
+                raise TypeError(f'{type(self).__name__} has no argument {name!r}: {hint}')
 
     def make_block(self, stage: int, block: int) -> nn.Module:
         """Build one block; stages and blocks count from 0. Attention stages are the subclass's."""
-        return LocalBlock(
-            self.arch.embed_dims[stage],
-            self.arch.mlp_ratios[stage],
-            self.drop_rate,
-            self.drop_path_rates[stage][block],
-            self.arch.layer_scale_init_value[stage],
-        )
+        return LocalBlock(self.embed_dims[stage], **self.block_args(stage, block))
+
+    def block_args(self, stage: int, block: int) -> dict[str, Any]:
+        """Return the arguments that all kinds of blocks have."""
+        return {
+            'mlp_ratio': self.arch.mlp_ratios[stage],
+            'drop': self.drop_rate,
+            'drop_path': self.drop_path_rates[stage][block],
+            'layer_scale_init_value': self.arch.layer_scale_init_value[stage],
+        }
 
     def blocks(self, stage: int) -> nn.ModuleList:
         """Return the blocks of a stage, counted from 0."""
@@ -109,7 +159,7 @@ class StagedBackbone(BaseModule):
 
         Raises:
             TypeError: ``x`` is not a floating-point tensor.
-            ValueError: ``x`` has the wrong number of axes or channels, or a side below 32.
+            InputError: ``x`` has the wrong number of axes or channels, or a side below 32.
         """
         self.check_input(x)
         if self.channels_last:
@@ -126,15 +176,9 @@ class StagedBackbone(BaseModule):
 
     def forward_stage(self, stage: int, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Run the blocks of a stage on a map; ``state`` is what the stages hand on beside it."""
-        for index, block in enumerate(self.blocks(stage)):
-            x = self.run_block(stage, index, block, x)
+        for block in self.blocks(stage):
+            x = block(x)
         return x, state
-
-    def run_block(self, stage: int, index: int, block: nn.Module, *args: Any) -> Any:
-        """Run a block, as a whole recomputed in backward where ``with_cp`` says so."""
-        if index < self.recomputed_blocks[stage]:
-            return recompute(block, block, *args)
-        return block(*args)
 
     def check_input(self, x: Tensor) -> None:
         """Refuse what is not a batch of images that the network can take."""
@@ -145,23 +189,26 @@ class StagedBackbone(BaseModule):
                 '(the data preprocessor of the model does)'
             )
         if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(
+            raise InputError(
                 f'the backbone takes (B, {self.in_channels}, H, W), not {tuple(x.shape)}: '
                 'stack images into a batch, or set in_channels'
             )
         if x.shape[0] == 0:
-            raise ValueError('the backbone takes a batch of at least one image, not of none')
+            raise InputError('the backbone takes a batch of at least one image, not of none')
         if min(x.shape[2:]) < MIN_SIDE:
             raise InputError(
                 f'an image of {x.shape[2]} x {x.shape[3]} (H x W) is too small: both sides should '
                 f'be at least {MIN_SIDE}, resize or pad it'
             )
 
-    def switch_to_deploy(self) -> None:
+    def switch_to_deploy(self, test_cfg: Any = None) -> None:
         """Fold norms, residuals and LayerScale into weights, in place and for good.
 
-        Outputs stay equal to 1e-5 in float32; see ``deploy.py``. The state dict then holds other
-        tensors under the old names and says so by the entry ``deployed``.
+        Outputs stay equal to 1e-5 in float32; see ``execution/folding.py``. The state dict then
+        holds other tensors under the old names and says so by the entry ``deployed``.
+
+        Args:
+            test_cfg: Not used; mmpose hands it to every layer that has this method.
 
         Raises:
             RuntimeError: The model is in training mode.
@@ -302,18 +349,27 @@ def check_frozen_stages(frozen_stages: int) -> int:
     return frozen_stages
 
 
-def check_with_cp(with_cp: bool | str | Sequence[int], depths: Sequence[int]) -> tuple[int, ...]:
-    """Turn ``with_cp`` into the count of blocks that are recomputed as a whole in each stage."""
-    if with_cp is True:
-        return tuple(depths)
-    counts = (0,) * NUM_STAGES if with_cp in (False, 'parts') else tuple(with_cp)
+def check_with_cp(with_cp: bool | str | Sequence[int], depths: Sequence[int]) -> list[list[str]]:
+    """Turn ``with_cp`` into what each block of each stage recomputes: nothing, parts or all."""
+    if isinstance(with_cp, (bool, str)):
+        counts = tuple(depths) if with_cp is True else (0,) * NUM_STAGES
+    else:
+        counts = tuple(with_cp)
     fits = len(counts) == NUM_STAGES and all(isinstance(n, int) for n in counts)
-    if not fits or any(not 0 <= n <= depth for n, depth in zip(counts, depths, strict=True)):
+    if (
+        not fits
+        or (isinstance(with_cp, str) and with_cp != 'parts')
+        or any(not 0 <= n <= depth for n, depth in zip(counts, depths, strict=True))
+    ):
         raise ValueError(
             f"with_cp={with_cp!r} should be 'parts', True, False or one count a stage, "
             f'up to {tuple(depths)}'
         )
-    return counts
+    rest = 'nothing' if with_cp is False else 'parts'
+    return [
+        ['all'] * count + [rest] * (depth - count)
+        for count, depth in zip(counts, depths, strict=True)
+    ]
 
 
 def find_backbone(model: nn.Module) -> tuple[str, StagedBackbone | None]:

@@ -1,18 +1,21 @@
-"""The UniFormer block: DPE, then MHRA, then FFN, each with a residual (UniFormer, section 3.1)."""
+"""The UniFormer block: DPE, MHRA and FFN, each with a residual (UniFormer, section 3.1).
+
+    X = DPE(X_in) + X_in,    Y = MHRA(Norm(X)) + X,    Z = FFN(Norm(Y)) + Y
+
+Maps are ``(B, C, H, W)``, with ``dims=3`` ``(B, C, T, H, W)``.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from mmuniformer.models.execution.recompute import Recomputing
-from mmuniformer.models.execution.tiling import add_pointwise, by_stripes
-from mmuniformer.models.layers import FFN, DropPath, DynamicPositionEmbedding, PointwiseConv
-from mmuniformer.models.mhra import GlobalMHRA, LocalMHRA, WindowMHRA
+from mmuniformer.models.layers import FFN, LAYERS, DropPath, PlainModule
+from mmuniformer.models.mhra import GlobalMHRA, WindowMHRA
 
 
 def layer_scale(init_value: float, shape: tuple[int, ...]) -> nn.Parameter | None:
-    """LayerScale's factors for one branch, or None where ``init_value`` is 0."""
+    """Return LayerScale's factors for one branch, or None where ``init_value`` is 0."""
     return nn.Parameter(torch.full(shape, float(init_value))) if init_value else None
 
 
@@ -21,8 +24,8 @@ def scaled(gamma: Tensor | None, branch: Tensor) -> Tensor:
     return branch if gamma is None else gamma * branch
 
 
-class LocalBlock(LocalMHRA, Recomputing):
-    """Block of stages 1 and 2: local MHRA, BatchNorm, convolutional FFN, on maps."""
+class LocalBlock(PlainModule):
+    """Block of stages 1 and 2: MHRA by convolutions, BatchNorm, convolutional FFN."""
 
     def __init__(
         self,
@@ -31,46 +34,43 @@ class LocalBlock(LocalMHRA, Recomputing):
         drop: float = 0.0,
         drop_path: float = 0.0,
         layer_scale_init_value: float = 0.0,
+        dims: int = 2,
     ):
-        super().__init__(dim)
+        super().__init__()
+        layers = LAYERS[dims]
         # The frameworks' fuse_conv_bn folds a BatchNorm into the convolution registered before
         # it: wrong here, where the norms come first. So they are registered first.
-        norms = {'norm1': nn.BatchNorm2d(dim), 'norm2': nn.BatchNorm2d(dim)}
-        self._modules = norms | self._modules
-        self.pos_embed = DynamicPositionEmbedding(dim)
-        self.mlp = FFN(dim, mlp_ratio, drop, layer=PointwiseConv)
+        self.norm1 = layers.batch_norm(dim)
+        self.norm2 = layers.batch_norm(dim)
+        self.conv1 = layers.pointwise(dim, dim)
+        self.attn = layers.conv(dim, dim, kernel_size=5, padding=2, groups=dim)
+        self.conv2 = layers.pointwise(dim, dim)
+        self.pos_embed = layers.position(dim)
+        self.mlp = FFN(dim, mlp_ratio, drop, layer=layers.pointwise)
         self.drop_path = DropPath(drop_path)
-        self.gamma_1 = layer_scale(layer_scale_init_value, (1, dim, 1, 1))
-        self.gamma_2 = layer_scale(layer_scale_init_value, (1, dim, 1, 1))
+        self.gamma_1 = layer_scale(layer_scale_init_value, (1, dim) + (1,) * dims)
+        self.gamma_2 = layer_scale(layer_scale_init_value, (1, dim) + (1,) * dims)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, C, H, W)`` to the same shape."""
-        reach = self.pos_embed.padding[0] + self.attn.padding[0]
-        x = by_stripes(self, x, self.relate, reach)
-        # On these large maps even the FFN's first layer costs less to repeat than to keep.
-        return add_pointwise(self, x, self.feed_branch, self.mlp.width)
+    def mhra(self, x: Tensor) -> Tensor:
+        """Relate each pixel to its neighborhood of 5 a side."""
+        return self.conv2(self.attn(self.conv1(x)))
 
-    def relate(self, x: Tensor) -> Tensor:
-        """Run DPE and MHRA on a map."""
+    def mix(self, x: Tensor) -> Tensor:
+        """Run DPE and MHRA."""
         x = self.pos_embed(x)
-        relations = self.aggregate(self.part(self.project, x))
-        return x + self.drop_path(scaled(self.gamma_1, relations))
+        return x + self.drop_path(scaled(self.gamma_1, self.mhra(self.norm1(x))))
 
-    def feed_branch(self, x: Tensor) -> Tensor:
-        """Return what the FFN adds to a map."""
-        return self.drop_path(scaled(self.gamma_2, self.part(self.feed, x)))
+    def transform(self, x: Tensor) -> Tensor:
+        """Run the FFN."""
+        return x + self.drop_path(scaled(self.gamma_2, self.mlp(self.norm2(x))))
 
-    def project(self, x: Tensor) -> Tensor:
-        """Norm and project a map for aggregation."""
-        return self.conv1(self.norm1(x))
-
-    def feed(self, x: Tensor) -> Tensor:
-        """Norm and feed a map forward."""
-        return self.mlp(self.norm2(x))
+    def plain(self, x: Tensor) -> Tensor:
+        """Run the block on a map."""
+        return self.transform(self.mix(x))
 
 
-class AttentionBlock(Recomputing):
-    """What the blocks of stages 3 and 4 share: LayerNorm (eps 1e-6), attention, linear FFN."""
+class AttentionBlock(PlainModule):
+    """The parts of the blocks of stages 3 and 4: LayerNorm (eps 1e-6), attention, linear FFN."""
 
     mhra: type[GlobalMHRA] = GlobalMHRA
 
@@ -84,22 +84,17 @@ class AttentionBlock(Recomputing):
         attn_drop: float = 0.0,
         drop_path: float = 0.0,
         layer_scale_init_value: float = 0.0,
-        fused: bool = True,
+        dims: int = 2,
     ):
         super().__init__()
-        self.pos_embed = DynamicPositionEmbedding(dim)
+        self.pos_embed = LAYERS[dims].position(dim)
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = self.mhra(dim, head_dim, qkv_bias, attn_drop, drop, fused)
+        self.attn = self.mhra(dim, head_dim, qkv_bias, attn_drop, drop)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = FFN(dim, mlp_ratio, drop)
         self.drop_path = DropPath(drop_path)
         self.gamma_1 = layer_scale(layer_scale_init_value, (dim,))
         self.gamma_2 = layer_scale(layer_scale_init_value, (dim,))
-
-    def feed(self, tokens: Tensor) -> Tensor:
-        """Norm and feed tokens ``(..., C)`` forward."""
-        hidden = self.part(lambda x: self.mlp.fc1(self.norm2(x)), tokens)
-        return self.part(self.mlp.contract, hidden)
 
 
 class GlobalBlock(AttentionBlock):
@@ -107,16 +102,25 @@ class GlobalBlock(AttentionBlock):
 
     mhra = WindowMHRA
 
-    def forward(self, x: Tensor, window_size: int | None = None) -> Tensor:
-        """Map ``(B, C, H, W)`` to the same shape."""
-        # Tokens of a channels-last map are a view: no copy on the way in or out.
-        x = self.pos_embed(x).permute(0, 2, 3, 1)
-        qkv = self.part(lambda x: self.attn.map_heads(self.norm1(x), window_size), x)
-        relations = self.attn.attend_map(qkv, window_size, *x.shape[1:3])
-        x = x + self.drop_path(scaled(self.gamma_1, relations))
-        return add_pointwise(self, x.permute(0, 3, 1, 2), self.feed_branch, self.mlp.width)
+    def mix(self, x: Tensor, window_size: int | None = None) -> Tensor:
+        """Run DPE on a map and MHRA on its tokens, which are returned as ``(B, H, W, C)``."""
+        x = tokens_of(self.pos_embed(x))
+        return x + self.drop_path(scaled(self.gamma_1, self.attn(self.norm1(x), window_size)))
 
-    def feed_branch(self, x: Tensor) -> Tensor:
-        """Return what the FFN adds to a map ``(B, C, H, W)``."""
-        fed = self.feed(x.permute(0, 2, 3, 1))
-        return self.drop_path(scaled(self.gamma_2, fed)).permute(0, 3, 1, 2)
+    def transform(self, x: Tensor) -> Tensor:
+        """Run the FFN on tokens."""
+        return x + self.drop_path(scaled(self.gamma_2, self.mlp(self.norm2(x))))
+
+    def plain(self, x: Tensor, window_size: int | None = None) -> Tensor:
+        """Run the block on a map."""
+        return map_of(self.transform(self.mix(x, window_size)))
+
+
+def tokens_of(x: Tensor) -> Tensor:
+    """View a map ``(B, C, H, W)`` as tokens ``(B, H, W, C)``: contiguous if channels-last."""
+    return x.movedim(1, -1)
+
+
+def map_of(tokens: Tensor) -> Tensor:
+    """View tokens ``(B, H, W, C)`` as a map ``(B, C, H, W)``."""
+    return tokens.movedim(-1, 1)

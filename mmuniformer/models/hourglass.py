@@ -5,14 +5,17 @@ UniFormer's TPAMI extension, section 3.5. ``B`` images, ``N`` patch tokens, ``C`
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmuniformer.models.blocks import AttentionBlock, layer_scale, scaled
-from mmuniformer.models.execution.attention import attention_weights
+from mmuniformer.models.blocks import AttentionBlock, layer_scale, map_of, scaled, tokens_of
+from mmuniformer.models.mhra import attention_weights
+
+Relate = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 class TokenState(NamedTuple):
@@ -25,7 +28,7 @@ class TokenState(NamedTuple):
 
 
 class HourglassBlock(AttentionBlock):
-    """Attention among the class token, the best patches and one token that stands for the rest.
+    """Attention among the class token, the best patches and a representative of the others.
 
     Args:
         keep_ratio: Share of the patches that take part, in (0, 1]. At 1 all do.
@@ -49,24 +52,32 @@ class HourglassBlock(AttentionBlock):
         shrinks = keep_ratio < 1
         self.gamma_3 = layer_scale(layer_scale_init_value if shrinks else 0.0, (dim,))
 
-    def forward(self, x: Tensor, state: TokenState) -> tuple[Tensor, TokenState]:
-        """Map ``(B, C, H, W)`` and the tokens' state to the same."""
-        h, w = x.shape[2:]
-        patches = self.pos_embed(x).permute(0, 2, 3, 1).flatten(1, 2)
-        update = self.update_all if self.keep_ratio == 1 else self.update_best
-        patches, state = update(patches, state)
-        return patches.unflatten(1, (h, w)).permute(0, 3, 1, 2), state
+    def plain(
+        self, x: Tensor, state: TokenState, relate: Relate | None = None
+    ) -> tuple[Tensor, TokenState]:
+        """Run the block on a map ``(B, C, H, W)`` and the tokens' state.
 
-    def update_all(self, patches: Tensor, state: TokenState) -> tuple[Tensor, TokenState]:
+        ``relate`` takes the place of the method of that name where a policy runs it.
+        """
+        tokens = tokens_of(self.pos_embed(x))
+        update = self.update_all if self.keep_ratio == 1 else self.update_best
+        patches, state = update(tokens.flatten(1, -2), state, relate or self.relate)
+        return map_of(patches.unflatten(1, tokens.shape[1:-1])), state
+
+    def update_all(
+        self, patches: Tensor, state: TokenState, relate: Relate
+    ) -> tuple[Tensor, TokenState]:
         """Let all patches, ``(B, N, C)``, take part."""
-        tokens, row, _ = self.relate(torch.cat([state.cls_token, patches], 1))
+        tokens, row, _ = relate(torch.cat([state.cls_token, patches], 1))
         score = row[:, 1:]
         if state.score is not None:
             score = self.blend(state.score, score)
         return tokens[:, 1:], TokenState(tokens[:, :1], score)
 
-    def update_best(self, patches: Tensor, state: TokenState) -> tuple[Tensor, TokenState]:
-        """Let the best patches take part; the others follow the token that stands for them."""
+    def update_best(
+        self, patches: Tensor, state: TokenState, relate: Relate
+    ) -> tuple[Tensor, TokenState]:
+        """Let the best patches take part; the others follow their representative."""
         count = torch.sym_int(patches.shape[1] * self.keep_ratio)
         # Positions are integers of their own: half-precision features could not hold them.
         order = state.score.detach().argsort(dim=1, descending=True)
@@ -76,7 +87,7 @@ class HourglassBlock(AttentionBlock):
         representative = share.to(dropped.dtype).unsqueeze(1) @ dropped
 
         tokens = torch.cat([state.cls_token, kept, representative.to(kept.dtype)], 1)
-        tokens, row, branches = self.relate(tokens)
+        tokens, row, branches = relate(tokens)
         dropped = dropped + scaled(self.gamma_3, branches[:, -1:])
         score = torch.cat([self.blend(old, row[:, 1:-1]), rest], 1)
 
@@ -91,18 +102,22 @@ class HourglassBlock(AttentionBlock):
             The new tokens, the class token's attention row ``(B, M)``, a mean over heads, and the
             sum of the two branches without drop path and LayerScale, ``(B, M, C)``.
         """
-        q, k, v = self.part(lambda x: self.attn.heads(self.norm1(x)), tokens)
-        # One row of its own costs less than the whole matrix, which fused attention does not have.
-        row = attention_weights(q[:, :, :1], k).mean(1).squeeze(1)
-        attended = self.attn.attend(q, k, v)
+        q, k, v = self.attn.heads(self.norm1(tokens))
+        row, attended = cls_row(q, k), self.attn.attend(q, k, v)
         tokens = tokens + self.drop_path(scaled(self.gamma_1, attended))
-        fed = self.feed(tokens)
-        tokens = tokens + self.drop_path(scaled(self.gamma_2, fed))
-        return tokens, row, attended + fed
+        transformed = self.mlp(self.norm2(tokens))
+        tokens = tokens + self.drop_path(scaled(self.gamma_2, transformed))
+        return tokens, row, attended + transformed
 
     def blend(self, old: Tensor, new: Tensor) -> Tensor:
         """Mix a new score into the running one."""
         return (1 - self.trade_off) * old + self.trade_off * new
+
+
+def cls_row(q: Tensor, k: Tensor) -> Tensor:
+    """Return how much the class token, the first of ``M``, attends to each: ``(B, M)``."""
+    # One row of its own costs less than the whole matrix, which fused attention does not have.
+    return attention_weights(q[:, :, :1], k).mean(1).squeeze(1)
 
 
 def take(tokens: Tensor, index: Tensor) -> Tensor:
@@ -113,7 +128,7 @@ def take(tokens: Tensor, index: Tensor) -> Tensor:
     return rows.view(*index.shape, tokens.shape[-1])
 
 
-def halve_score(score: Tensor, height: int, width: int) -> Tensor:
-    """Carry a score ``(B, height * width)`` to a grid of half the sides, keeping the sums."""
+def pool_score(score: Tensor, height: int, width: int) -> Tensor:
+    """Pool a score ``(B, height * width)`` to a grid of half the sides, keeping the sums."""
     pooled = F.avg_pool2d(score.unflatten(1, (1, height, width)), 2).flatten(1)
     return pooled * (score.sum(1, keepdim=True) / pooled.sum(1, keepdim=True))

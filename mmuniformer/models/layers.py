@@ -1,74 +1,101 @@
-"""Small layers of UniFormer: position embedding, FFN, patch embedding, norm over channels.
+"""Layers of UniFormer: position embedding, FFN, patch embedding, norm over channels.
 
-Maps are ``(B, C, H, W)``; tokens are ``(..., C)``.
+Maps are ``(B, C, H, W)``, with a time axis before H for ``dims=3``; tokens are ``(..., C)``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any, NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmuniformer.models.execution.tiling import as_map, unwatched
 
-PointwiseConv = partial(nn.Conv2d, kernel_size=1)
+class PlainModule(nn.Module):
+    """A module defined by its ``plain`` lines, which an execution policy may run in another way.
 
+    A policy gives what the plain lines give, in less time or memory; see ``models/execution``.
+    """
 
-class Linear(nn.Linear):
-    """Linear layer; on a CPU as the 1x1 convolution that it is, which oneDNN runs faster."""
+    policy: Callable[..., Any] | None = None
+    """Called with the module and the inputs in place of ``plain``."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Project tokens."""
-        # oneDNN has no float64; compilers and exporters choose kernels of their own.
-        if x.device.type != 'cpu' or x.dtype == torch.float64 or torch.compiler.is_compiling():
-            return super().forward(x)
-        rows = as_map(x.reshape(-1, x.shape[-1]))
-        out = F.conv2d(rows, self.weight[..., None, None], self.bias)
-        return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
+    def forward(self, *args: Any) -> Any:
+        """Run the policy, or the plain lines where there is none."""
+        return self.plain(*args) if self.policy is None else self.policy(self, *args)
 
 
-class GELU(nn.GELU):
-    """GELU that can overwrite its input: one wide map less to bring from memory."""
+class Linear(PlainModule, nn.Linear):
+    """Linear layer on tokens."""
 
-    def overwrite(self, x: Tensor) -> Tensor:
-        """Change ``x`` and return it."""
-        return torch.ops.aten.gelu_(x, approximate=self.approximate)
+    def plain(self, x: Tensor) -> Tensor:
+        """Map ``(..., in)`` to ``(..., out)``."""
+        return F.linear(x, self.weight, self.bias)
 
 
 class DynamicPositionEmbedding(nn.Conv2d):
-    """DPE: a depthwise 3x3 convolution added to its input (UniFormer, section 3.3)."""
+    """DPE: a depthwise 3x3 convolution with a residual (UniFormer, section 3.3)."""
 
     def __init__(self, dim: int):
         super().__init__(dim, dim, kernel_size=3, padding=1, groups=dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add its position to each pixel of a map."""
+        """Add to each pixel what its neighborhood tells of its position."""
         return x + super().forward(x)
 
 
-class FFN(nn.Module):
+class DynamicPositionEmbedding3d(nn.Conv3d):
+    """DPE of clips: a depthwise 3x3x3 convolution with a residual."""
+
+    def __init__(self, dim: int):
+        super().__init__(dim, dim, kernel_size=3, padding=1, groups=dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add to each voxel what its neighborhood tells of its position."""
+        return x + super().forward(x)
+
+
+class Layers(NamedTuple):
+    """The layers that depend on the number of axes that a map has beside batch and channels."""
+
+    conv: type[nn.Conv2d | nn.Conv3d]
+    batch_norm: type[nn.BatchNorm2d | nn.BatchNorm3d]
+    position: type[DynamicPositionEmbedding | DynamicPositionEmbedding3d]
+
+    def pointwise(self, dim: int, out: int) -> nn.Conv2d | nn.Conv3d:
+        """Build a convolution with a kernel of one pixel."""
+        return self.conv(dim, out, kernel_size=1)
+
+
+LAYERS = {
+    2: Layers(nn.Conv2d, nn.BatchNorm2d, DynamicPositionEmbedding),
+    3: Layers(nn.Conv3d, nn.BatchNorm3d, DynamicPositionEmbedding3d),
+}
+"""By ``dims``: 2 for images, 3 for clips."""
+
+
+class FFN(PlainModule):
     """Two point-wise layers with GELU between: linear on tokens, 1x1 convolutions on maps."""
 
-    def __init__(self, dim: int, ratio: float, drop: float = 0.0, layer: type = Linear):
+    def __init__(
+        self, dim: int, ratio: float, drop: float = 0.0, layer: Callable[..., nn.Module] = Linear
+    ):
         super().__init__()
         self.width = int(dim * ratio)
         self.fc1 = layer(dim, self.width)
-        self.act = GELU()
+        self.act = nn.GELU()
         self.fc2 = layer(self.width, dim)
         self.drop = nn.Dropout(drop)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Keep the shape."""
-        return self.contract(self.fc1(x))
+    def plain(self, x: Tensor) -> Tensor:
+        """Transform each token, or each pixel of a map, by itself."""
+        return self.output(self.fc1(x))
 
-    def contract(self, hidden: Tensor) -> Tensor:
-        """Finish from what ``fc1`` gave; in inference it is overwritten."""
-        act = self.act
-        if type(act) is GELU and unwatched(act) and unwatched(self.fc1):
-            act = act.overwrite
-        return self.drop(self.fc2(self.drop(act(hidden))))
+    def output(self, hidden: Tensor) -> Tensor:
+        """Map the hidden layer, as ``fc1`` gives it, to the output."""
+        return self.drop(self.fc2(self.drop(self.act(hidden))))
 
 
 class DropPath(nn.Module):
@@ -79,7 +106,7 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop the branches of some images in training."""
+        """Zero the branch of some images, and scale the others up to keep the mean."""
         if not self.training or self.rate == 0.0:
             return x
         keep = 1 - self.rate
@@ -95,12 +122,12 @@ class MapLayerNorm(nn.LayerNorm):
     """LayerNorm over the channels of a map ``(B, C, H, W)``; no copy where it is channels-last."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Keep the shape."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        """Normalize each pixel."""
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
 class PatchEmbed(nn.Module):
-    """Cut a map into patches: a convolution with kernel = stride, then LayerNorm (eps 1e-5).
+    """Embed the patches of a map: a convolution with kernel = stride, then LayerNorm (eps 1e-5).
 
     Sizes that the stride does not divide are floored.
     """
@@ -111,7 +138,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_channels, dim, kernel_size=stride, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Divide the sides by the stride."""
+        """Divide the sides by the stride, rounded down."""
         return self.norm(self.proj(x))
 
 

@@ -1,41 +1,45 @@
-"""Multi-head relation aggregators (MHRA): local by convolution, global and windowed by attention.
+"""Multi-head relation aggregators (MHRA) by attention: among all tokens, or in windows.
 
-UniFormer, section 3.2. Maps of tokens here are ``(B, H, W, C)``.
+UniFormer, section 3.2. The local one, by convolutions, is part of ``LocalBlock``: the released
+names put its layers on the block itself. ``B`` sequences (images, clips or windows), ``h`` heads,
+``N`` tokens, ``d`` channels a head.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmuniformer.models.execution.attention import fused_attention, plain_attention
-from mmuniformer.models.execution.tiling import is_traced
+from mmuniformer.compat import is_tracing
 from mmuniformer.models.layers import Linear
 
 Heads = tuple[Tensor, Tensor, Tensor]
-"""q, k and v."""
+"""q, k and v, each ``(B, h, N, d)``."""
 
 
-class LocalMHRA(nn.Module):
-    """Relations in a 5x5 neighbourhood: 1x1, depthwise 5x5 and 1x1 convolutions.
+def attention_weights(q: Tensor, k: Tensor) -> Tensor:
+    """Softmax of ``q k^T / sqrt(d)``: ``(B, h, M, d)`` and ``(B, h, N, d)`` give ``(B, h, M, N)``.
 
-    A base class rather than a part of the local block, because the released names put ``conv1``,
-    ``attn`` and ``conv2`` on the block itself.
+    The softmax runs in float32 at least: half precision overflows in its sum. So does the result.
     """
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    return logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
-    def __init__(self, dim: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(dim, dim, kernel_size=1)
-        self.attn = nn.Conv2d(dim, dim, kernel_size=5, padding=2, groups=dim)
-        self.conv2 = nn.Conv2d(dim, dim, kernel_size=1)
 
-    def aggregate(self, x: Tensor) -> Tensor:
-        """Aggregate a map ``(B, C, H, W)`` that ``conv1`` has projected."""
-        return self.conv2(self.attn(x))
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+    """Attend with the whole ``N x N`` matrix in memory: the readable definition."""
+    weights = F.dropout(attention_weights(q, k), dropout)
+    return weights.to(v.dtype) @ v
 
 
 class GlobalMHRA(nn.Module):
-    """Relations among all tokens of a set, by attention. The set is an image or a window."""
+    """Relations among all tokens of a sequence."""
+
+    attention: Callable[..., Tensor] = staticmethod(plain_attention)
+    """How q, k, v and a dropout rate give the output: a policy may set a faster way."""
 
     def __init__(
         self,
@@ -44,24 +48,22 @@ class GlobalMHRA(nn.Module):
         qkv_bias: bool = True,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
-        fused: bool = True,
     ):
         super().__init__()
         self.num_heads = dim // head_dim
         self.attn_drop = attn_drop
-        self.attention = fused_attention if fused else plain_attention
         self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
 
     def heads(self, x: Tensor) -> Heads:
-        """Return q, k, v, each ``(B, h, N, d)``, of tokens ``(B, N, C)``."""
+        """Return q, k and v of tokens ``(B, N, C)``."""
         b, n, _ = x.shape
         qkv = self.qkv(x).view(b, n, 3, self.num_heads, -1)
         return qkv.permute(2, 0, 3, 1, 4).unbind(0)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend and project: three times ``(B, h, N, d)`` give tokens ``(B, N, C)``."""
+        """Attend and project: ``(B, N, C)``."""
         out = self.attention(q, k, v, self.attn_drop if self.training else 0.0)
         return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
 
@@ -71,23 +73,29 @@ class GlobalMHRA(nn.Module):
 
 
 class WindowMHRA(GlobalMHRA):
-    """Global MHRA on a map, inside windows or on all of it: the same parameters serve both."""
+    """Global MHRA on a map of tokens, in windows or on all of it: the same parameters serve both.
+
+    Maps of tokens are ``(B, H, W, C)``, or ``(B, T, H, W, C)`` without windows.
+    """
+
+    def forward(self, x: Tensor, window_size: int | None = None) -> Tensor:
+        """Aggregate a map of tokens, in windows of ``window_size`` tokens a side or globally."""
+        return self.attend_map(self.map_heads(x, window_size), window_size, x.shape[1:-1])
 
     def map_heads(self, x: Tensor, window_size: int | None) -> Heads:
-        """Return q, k, v of a map ``(B, H, W, C)``, a set of tokens for each window."""
-        tokens = x.flatten(1, 2) if window_size is None else cut_windows(x, window_size)
-        return self.heads(tokens)
+        """Return q, k and v of a map, a sequence for each window."""
+        return self.heads(x.flatten(1, -2) if window_size is None else partition(x, window_size))
 
-    def attend_map(self, qkv: Heads, window_size: int | None, height: int, width: int) -> Tensor:
-        """Attend and project: the heads of a map give the map ``(B, H, W, C)``."""
+    def attend_map(self, qkv: Heads, window_size: int | None, size: torch.Size) -> Tensor:
+        """Attend and project: q, k and v of a map of that size give the map."""
         tokens = self.attend(*qkv)
         if window_size is None:
-            return tokens.unflatten(1, (height, width))
-        return join_windows(tokens, window_size, height, width)
+            return tokens.unflatten(1, size)
+        return reverse(tokens, window_size, *size)
 
 
-def cut_windows(x: Tensor, size: int) -> Tensor:
-    """Cut ``(B, H, W, C)`` into ``(B * windows, size * size, C)``.
+def partition(x: Tensor, size: int) -> Tensor:
+    """Partition ``(B, H, W, C)`` into windows ``(B * windows, size * size, C)``.
 
     The right and bottom are padded with zeros, which take part in attention: trained weights
     depend on it.
@@ -95,13 +103,13 @@ def cut_windows(x: Tensor, size: int) -> Tensor:
     b, h, w, c = x.shape
     rows, columns = count_windows(h, size), count_windows(w, size)
     # Padding by nothing would be a copy; only a graph for all sizes has to go through it.
-    if is_traced() or (rows * size, columns * size) != (h, w):
+    if is_tracing() or (rows * size, columns * size) != (h, w):
         x = F.pad(x, (0, 0, 0, columns * size - w, 0, rows * size - h))
     x = x.view(b, rows, size, columns, size, c)
     return x.transpose(2, 3).reshape(-1, size * size, c)
 
 
-def join_windows(windows: Tensor, size: int, height: int, width: int) -> Tensor:
+def reverse(windows: Tensor, size: int, height: int, width: int) -> Tensor:
     """Put windows back into a map ``(B, height, width, C)``, without the padding."""
     rows, columns = count_windows(height, size), count_windows(width, size)
     x = windows.view(-1, rows, columns, size, size, windows.shape[-1]).transpose(2, 3)

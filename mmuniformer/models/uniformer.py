@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from mmuniformer.models.arch import ATTENTION_STAGES, UNIFORMER, resolve_arch
-from mmuniformer.models.base import StagedBackbone, check_positive, check_rates
+from mmuniformer.models.arch import ATTENTION_STAGES, UNIFORMER
+from mmuniformer.models.base import StagedBackbone, check_positive
 from mmuniformer.models.blocks import GlobalBlock
 from mmuniformer.registry import MODELS
 
@@ -54,9 +54,6 @@ class UniFormer(StagedBackbone):
         fused_attn: Attention without the matrix of weights in memory; False for the plain form.
         channels_last: Run in channels-last memory layout, which is faster; outputs are contiguous
             either way.
-        compiled: Run through ``torch.compile``: once for the first image size, then for sizes
-            that change, at most as often as ``torch._dynamo.config.recompile_limit`` says; sizes
-            beyond that run as they are. The rest of a detector is not compiled.
         init_cfg: ``dict(type='Pretrained', checkpoint=PATH_OR_URL, head_dim=N)`` loads released
             weights; ``head_dim`` states what the file was trained with, where its name does not
             tell.
@@ -71,47 +68,19 @@ class UniFormer(StagedBackbone):
         [(1, 16, 16, 24), (1, 32, 8, 12), (1, 64, 4, 6), (1, 128, 2, 3)]
     """
 
+    presets = UNIFORMER
     windowed_stages = ATTENTION_STAGES[:1]
 
     def __init__(
         self,
-        arch: str | dict[str, Any] = 'small',
-        embed_dims: Sequence[int] | None = None,
-        depths: Sequence[int] | None = None,
-        head_dim: int | None = None,
-        mlp_ratios: float | Sequence[float] | None = None,
-        conv_stem: bool | Sequence[bool] | None = None,
-        layer_scale_init_value: float | Sequence[float] | None = None,
-        in_channels: int = 3,
-        qkv_bias: bool = True,
-        drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
+        arch: str | Mapping[str, Any] = 'small',
+        *,
         stage3_attn: str | Sequence[str] = 'global',
         window_size: int = 14,
         token_budget: int = 4096,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool | str | Sequence[int] = 'parts',
-        fused_attn: bool = True,
-        channels_last: bool = True,
-        compiled: bool = False,
-        init_cfg: dict[str, Any] | None = None,
+        **kwargs: Any,
     ):
-        check_rates(attn_drop_rate=attn_drop_rate)
-        self.attention_args = {
-            'qkv_bias': qkv_bias, 'attn_drop': attn_drop_rate, 'fused': fused_attn,
-        }  # fmt: skip
-        resolved = resolve_arch(
-            arch, UNIFORMER, embed_dims=embed_dims, depths=depths, head_dim=head_dim,
-            mlp_ratios=mlp_ratios, conv_stem=conv_stem,
-            layer_scale_init_value=layer_scale_init_value,
-        )  # fmt: skip
-        super().__init__(
-            resolved, in_channels, drop_rate, drop_path_rate, out_indices, frozen_stages,
-            norm_eval, with_cp, channels_last, compiled, init_cfg,
-        )  # fmt: skip
+        super().__init__(arch, **kwargs)
         self.token_budget = check_positive('token_budget', token_budget)
         self.set_stage3_attn(stage3_attn, window_size)
 
@@ -119,15 +88,8 @@ class UniFormer(StagedBackbone):
         """Build one block; stages and blocks count from 0."""
         if stage not in ATTENTION_STAGES:
             return super().make_block(stage, block)
-        return GlobalBlock(
-            self.arch.embed_dims[stage],
-            self.arch.head_dim,
-            self.arch.mlp_ratios[stage],
-            drop=self.drop_rate,
-            drop_path=self.drop_path_rates[stage][block],
-            layer_scale_init_value=self.arch.layer_scale_init_value[stage],
-            **self.attention_args,
-        )
+        args = self.block_args(stage, block) | self.attention_args
+        return GlobalBlock(self.embed_dims[stage], self.head_dim, **args)
 
     def set_stage3_attn(
         self, stage3_attn: str | Sequence[str], window_size: int | None = None
@@ -178,6 +140,6 @@ class UniFormer(StagedBackbone):
         if stage != ATTENTION_STAGES[0]:
             return super().forward_stage(stage, x, state)
         sizes = self.window_sizes(x.shape[2] * x.shape[3])
-        for index, block in enumerate(self.blocks(stage)):
-            x = self.run_block(stage, index, block, x, sizes[index])
+        for block, window_size in zip(self.blocks(stage), sizes, strict=True):
+            x = block(x, window_size)
         return x, state

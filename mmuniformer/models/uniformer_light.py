@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmuniformer.models.arch import ATTENTION_STAGES, UNIFORMER_LIGHT, resolve_arch
-from mmuniformer.models.base import StagedBackbone, check_rates
-from mmuniformer.models.hourglass import HourglassBlock, TokenState, halve_score
+from mmuniformer.models.arch import ATTENTION_STAGES, UNIFORMER_LIGHT
+from mmuniformer.models.base import StagedBackbone
+from mmuniformer.models.hourglass import HourglassBlock, TokenState, pool_score
 from mmuniformer.registry import MODELS
 
 
@@ -41,45 +41,18 @@ class UniFormerLight(StagedBackbone):
         [(1, 16, 16, 24), (1, 32, 8, 12), (1, 64, 4, 6), (1, 128, 2, 3)]
     """
 
+    presets = UNIFORMER_LIGHT
+    hourglass = True
+
     def __init__(
         self,
-        arch: str | dict[str, Any] = 'xs',
-        embed_dims: Sequence[int] | None = None,
-        depths: Sequence[int] | None = None,
-        head_dim: int | None = None,
-        mlp_ratios: float | Sequence[float] | None = None,
-        conv_stem: bool | Sequence[bool] | None = None,
-        layer_scale_init_value: float | Sequence[float] | None = None,
+        arch: str | Mapping[str, Any] = 'xs',
+        *,
         keep_ratios: Sequence[Sequence[float]] | None = None,
         trade_offs: Sequence[Sequence[float]] | None = None,
-        in_channels: int = 3,
-        qkv_bias: bool = True,
-        drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        with_cp: bool | str | Sequence[int] = 'parts',
-        fused_attn: bool = True,
-        channels_last: bool = True,
-        compiled: bool = False,
-        init_cfg: dict[str, Any] | None = None,
+        **kwargs: Any,
     ):
-        check_rates(attn_drop_rate=attn_drop_rate)
-        self.attention_args = {
-            'qkv_bias': qkv_bias, 'attn_drop': attn_drop_rate, 'fused': fused_attn,
-        }  # fmt: skip
-        resolved = resolve_arch(
-            arch, UNIFORMER_LIGHT, hourglass=True, embed_dims=embed_dims, depths=depths,
-            head_dim=head_dim, mlp_ratios=mlp_ratios, conv_stem=conv_stem,
-            layer_scale_init_value=layer_scale_init_value, keep_ratios=keep_ratios,
-            trade_offs=trade_offs,
-        )  # fmt: skip
-        super().__init__(
-            resolved, in_channels, drop_rate, drop_path_rate, out_indices, frozen_stages,
-            norm_eval, with_cp, channels_last, compiled, init_cfg,
-        )  # fmt: skip
+        super().__init__(arch, keep_ratios=keep_ratios, trade_offs=trade_offs, **kwargs)
         third, fourth = (self.embed_dims[stage] for stage in ATTENTION_STAGES)
         if self.num_stages > 2:
             self.cls_token = nn.Parameter(torch.zeros(1, 1, third))
@@ -95,15 +68,11 @@ class UniFormerLight(StagedBackbone):
             return super().make_block(stage, block)
         hourglass = ATTENTION_STAGES.index(stage)
         return HourglassBlock(
-            self.arch.embed_dims[stage],
-            self.arch.head_dim,
-            self.arch.mlp_ratios[stage],
-            drop=self.drop_rate,
-            drop_path=self.drop_path_rates[stage][block],
-            layer_scale_init_value=self.arch.layer_scale_init_value[stage],
+            self.embed_dims[stage],
+            self.head_dim,
             keep_ratio=self.arch.keep_ratios[hourglass][block],
             trade_off=self.arch.trade_offs[hourglass][block],
-            **self.attention_args,
+            **self.block_args(stage, block) | self.attention_args,
         )
 
     def forward_stage(
@@ -113,10 +82,10 @@ class UniFormerLight(StagedBackbone):
         if stage not in ATTENTION_STAGES:
             return super().forward_stage(stage, x, state)
         state = self.enter_stage(x, state)
-        for index, block in enumerate(self.blocks(stage)):
-            x, state = self.run_block(stage, index, block, x, state)
+        for block in self.blocks(stage):
+            x, state = block(x, state)
         if stage + 1 < self.num_stages:
-            state = state._replace(score=halve_score(state.score, *x.shape[2:]))
+            state = state._replace(score=pool_score(state.score, *x.shape[2:]))
         return x, state
 
     def enter_stage(self, x: Tensor, state: TokenState | None) -> TokenState:

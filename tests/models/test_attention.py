@@ -1,15 +1,16 @@
-"""Fused and plain attention are one function; windows cut and join without loss."""
+"""Fused and plain attention are one function; windows partition and reverse without loss."""
 
 import pytest
 import torch
 
-from mmuniformer.models.execution.attention import (
+from mmuniformer.models.execution.attention import chunked_attention, fused_attention
+from mmuniformer.models.mhra import (
+    GlobalMHRA,
     attention_weights,
-    chunked_attention,
-    fused_attention,
+    partition,
     plain_attention,
+    reverse,
 )
-from mmuniformer.models.mhra import GlobalMHRA, cut_windows, join_windows
 from mmuniformer.models.uniformer import UniFormer
 from mmuniformer.models.uniformer_light import UniFormerLight
 
@@ -53,7 +54,7 @@ def test_attention_weights_stay_finite_and_sum_to_one_in_half_precision(dtype):
 
 
 def test_traced_windows_are_padded_at_other_sizes():
-    traced = torch.jit.trace(lambda x: cut_windows(x, 3), torch.randn(1, 6, 9, 2))
+    traced = torch.jit.trace(lambda x: partition(x, 3), torch.randn(1, 6, 9, 2))
     assert traced(torch.randn(1, 6, 9, 2)).shape == (6, 9, 2)
     assert 'pad' in str(traced.graph)
 
@@ -68,21 +69,21 @@ def test_traced_attention_takes_other_counts_of_tokens():
     torch.testing.assert_close(traced(q, k, v).float(), expected, rtol=0, atol=0.02)
 
 
-def test_windows_that_fit_are_cut_by_one_copy(monkeypatch):
+def test_windows_that_fit_are_partitioned_by_one_copy(monkeypatch):
     monkeypatch.setattr('torch.nn.functional.pad', None)
-    assert cut_windows(torch.randn(1, 6, 9, 3), 3).shape == (6, 9, 3)
+    assert partition(torch.randn(1, 6, 9, 3), 3).shape == (6, 9, 3)
 
 
 @pytest.mark.parametrize(('height', 'width', 'size'), [(6, 9, 3), (5, 7, 4), (2, 3, 5), (1, 1, 1)])
-def test_windows_cut_and_join_without_loss(height, width, size):
+def test_windows_partition_and_reverse_without_loss(height, width, size):
     x = torch.randn(2, height, width, 3)
-    windows = cut_windows(x, size)
+    windows = partition(x, size)
     assert windows.shape == (2 * -(-height // size) * -(-width // size), size * size, 3)
-    torch.testing.assert_close(join_windows(windows, size, height, width), x, rtol=0, atol=0)
+    torch.testing.assert_close(reverse(windows, size, height, width), x, rtol=0, atol=0)
 
 
 def test_window_padding_is_zero_at_the_right_and_bottom():
-    windows = cut_windows(torch.ones(1, 2, 3, 1), 2).view(2, 2, 2)
+    windows = partition(torch.ones(1, 2, 3, 1), 2).view(2, 2, 2)
     assert windows.tolist() == [[[1, 1], [1, 1]], [[1, 0], [1, 0]]]
 
 
@@ -102,7 +103,9 @@ def test_fused_and_plain_networks_agree_in_gradients(backbone):
 @pytest.mark.parametrize('fused', [True, False])
 def test_attention_dropout_acts_in_training_only(fused):
     torch.manual_seed(0)
-    mhra = GlobalMHRA(32, head_dim=16, attn_drop=0.5, fused=fused)
+    mhra = GlobalMHRA(32, head_dim=16, attn_drop=0.5)
+    if fused:
+        mhra.attention = fused_attention
     tokens = torch.randn(1, 9, 32)
     assert not torch.equal(mhra(tokens), mhra(tokens))
     mhra.eval()

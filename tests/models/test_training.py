@@ -46,6 +46,51 @@ def test_checkpointing_on_equals_off(backbone, with_cp):
     torch.testing.assert_close(step(on, x), step(off, x), rtol=0, atol=1e-14)
 
 
+@BOTH
+@pytest.mark.parametrize(('with_cp', 'times'), [(False, 1), ('parts', 2), (True, 2)])
+def test_what_is_recomputed_runs_twice(backbone, with_cp, times):
+    """And hooks on the blocks, which others rely on, run once."""
+    model = backbone('nano', with_cp=with_cp).train()
+    block = model.blocks(0)[0]
+    calls = []
+    for name in ('norm1', 'mlp.fc1'):
+        block.get_submodule(name).register_forward_hook(lambda *_, name=name: calls.append(name))
+    block.register_forward_hook(lambda *_: calls.append('block'))
+    step(model, images())
+    assert calls.count('norm1') == calls.count('mlp.fc1') == times
+    assert calls.count('block') == 1
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'with_cp', 'compiler'),
+    [
+        (UniFormer, 'parts', 'inductor'),
+        (UniFormer, True, 'aot_eager'),
+        (UniFormerLight, 'parts', 'aot_eager'),
+        (UniFormerLight, True, 'aot_eager'),
+    ],
+)
+@pytest.mark.slow
+@pytest.mark.integration
+def test_compiled_training_equals_eager(backbone, with_cp, compiler):
+    """In gradients and in BatchNorm's statistics."""
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    kwargs = {'with_cp': with_cp, 'depths': (1, 1, 1, 1)}
+    if backbone is UniFormerLight:
+        kwargs['keep_ratios'] = ((1,), (0.5,))
+    eager, compiled = (backbone('nano', **kwargs).train() for _ in range(2))
+    compiled.load_state_dict(eager.state_dict())
+    compiled.compile(dynamic=False, backend=compiler)
+    x = images()
+    (loss, grads, buffers), (ref_loss, ref_grads, ref_buffers) = step(compiled, x), step(eager, x)
+    torch.testing.assert_close(loss, ref_loss, rtol=1e-5, atol=0)
+    for name, grad in ref_grads.items():
+        torch.testing.assert_close(grads[name], grad, rtol=1e-3, atol=1e-5, msg=name)
+    torch.testing.assert_close(buffers, ref_buffers, rtol=1e-4, atol=1e-6)
+    torch.compiler.reset()
+
+
 def kept_bytes(model):
     """Bytes that a forward keeps for backward, parameters left out."""
     parameters = {p.data_ptr() for p in model.parameters()}

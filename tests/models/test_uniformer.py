@@ -1,5 +1,9 @@
 """Arguments, layouts, freezing and initial weights of the backbones."""
 
+import copy
+import inspect
+import pickle
+
 import pytest
 import torch
 from mmengine.registry import MODELS
@@ -316,18 +320,6 @@ def test_no_checkpoint_means_from_scratch(backbone, checkpoint):
 
 
 @BOTH
-def test_compiled_runs_the_same_through_the_compiler(backbone):
-    torch.manual_seed(0)
-    model, plain = backbone('nano', compiled=True).eval(), backbone('nano').eval()
-    plain.load_state_dict(model.state_dict())
-    assert plain._compiled_call_impl is None
-    with torch.no_grad(), torch.compiler.set_stance('force_eager'):
-        assert model._compiled_call_impl is not None
-        for a, b in zip(model(images()), plain(images()), strict=True):
-            torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
-
-
-@BOTH
 @pytest.mark.slow
 @torch.no_grad()
 def test_further_sizes_are_compiled_no_more(backbone):
@@ -350,3 +342,60 @@ def test_further_sizes_are_compiled_no_more(backbone):
 def test_an_empty_batch_is_refused(backbone):
     with pytest.raises(ValueError, match='a batch of at least one image'):
         backbone('nano')(torch.zeros(0, 3, 64, 64))
+
+
+@BOTH
+def test_signature_shows_the_shared_arguments(backbone):
+    parameters = inspect.signature(backbone).parameters
+    own = {
+        UniFormer: ['stage3_attn', 'window_size', 'token_budget'],
+        UniFormerLight: ['keep_ratios', 'trade_offs'],
+    }[backbone]
+    assert list(parameters)[: len(own) + 1] == ['arch', *own]
+    assert parameters['with_cp'].default == 'parts'
+    assert parameters['out_indices'].default == (0, 1, 2, 3)
+    assert {p.kind for p in parameters.values()} == {
+        inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'name', 'hint'),
+    [
+        (UniFormer, 'stage3_atn', "did you mean 'stage3_attn'"),
+        (UniFormer, 'keep_ratios', "no argument 'keep_ratios'"),
+        (UniFormerLight, 'stage3_attn', "no argument 'stage3_attn'"),
+        (UniFormerLight, 'keep_ratio', "did you mean 'keep_ratios'"),
+    ],
+)
+def test_unknown_arguments_are_refused_with_the_closest(backbone, name, hint):
+    with pytest.raises(TypeError, match=hint):
+        backbone('nano', **{name: 'global'})
+
+
+def test_deep_copies_and_pickles_run_alike():
+    model = UniFormer('nano').eval()
+    x = images()
+    with torch.no_grad():
+        expected = model(x)
+        for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            for out, ref in zip(other(x), expected, strict=True):
+                assert torch.equal(out, ref)
+
+
+@pytest.mark.frameworks
+def test_a_pose_estimator_deploys_its_backbone():
+    from mmpose.registry import MODELS
+
+    from mmuniformer.apis.config import load_config, scope_of
+
+    cfg = load_config('td-hm_uniformer-nano_toy-128x96')
+    with scope_of(cfg):
+        model = MODELS.build(cfg.model).eval()
+    x = images(128, 96)
+    with torch.no_grad():
+        (expected,) = model.backbone(x)
+        model.switch_to_deploy()
+        (out,) = model.backbone(x)
+    assert model.backbone.deployed
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-4)

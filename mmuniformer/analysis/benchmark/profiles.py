@@ -16,12 +16,10 @@ from mmuniformer.analysis.complexity import MAP_HEADS, named_members
 from mmuniformer.engine.precision import as_float32
 from mmuniformer.errors import UserError
 from mmuniformer.models.base import find_backbone
-from mmuniformer.models.layers import GELU, Linear
+from mmuniformer.models.execution import remove_policies
 
-SWITCHES = ('fused_attn', 'channels_last', 'with_cp', 'compiled')
+SWITCHES = ('fused_attn', 'channels_last', 'with_cp')
 """Arguments of the backbones that change how they compute and not what."""
-STOCK = {Linear: nn.Linear, GELU: nn.GELU}
-"""PyTorch's own layers for ours."""
 INFERENCE, TRAINING = 'inference', 'training'
 
 
@@ -52,8 +50,7 @@ class Profile:
         """Bring a model in evaluation, built from the profile's config, into the profile's form."""
         backbone = find_backbone(model)[1]
         if self.stock_layers:
-            for module in backbone.modules():
-                module.__class__ = STOCK.get(type(module), type(module))
+            remove_policies(backbone)
         if self.deploy and mode == INFERENCE:
             backbone.switch_to_deploy()
         if self.bfloat16:

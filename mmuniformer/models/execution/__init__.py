@@ -1,0 +1,69 @@
+"""How a backbone runs, never what it computes: policies for modules that have ``plain`` lines.
+
+Each file is one idea and gives what the plain lines give (tested). A network without policies is
+correct, only slower and larger in memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmuniformer.compat import is_compiling
+from mmuniformer.models.blocks import GlobalBlock, LocalBlock
+from mmuniformer.models.execution.attention import fused_attention
+from mmuniformer.models.execution.dense import linear, overwriting_ffn
+from mmuniformer.models.execution.recompute import IN_PARTS, recompute
+from mmuniformer.models.execution.tiling import TILED, tileable
+from mmuniformer.models.hourglass import HourglassBlock
+from mmuniformer.models.layers import FFN, Linear, PlainModule
+from mmuniformer.models.mhra import GlobalMHRA, plain_attention
+
+
+def run_block(block: PlainModule, *args: Any) -> Any:
+    """Run a block: recomputing in training, in tiles in inference, else by its plain lines."""
+    if block.training and torch.is_grad_enabled():
+        if block.recomputed == 'all':
+            return recompute(block, block.plain, *args)
+        # A compiler decides by itself what its graph keeps.
+        if block.recomputed == 'parts' and not is_compiling():
+            return IN_PARTS[type(block)](block, *args)
+    elif type(block) in TILED and tileable(block, args[0]):
+        return TILED[type(block)](block, *args)
+    return block.plain(*args)
+
+
+POLICIES = {
+    Linear: linear,
+    FFN: overwriting_ffn,
+    LocalBlock: run_block,
+    GlobalBlock: run_block,
+    HourglassBlock: run_block,
+}
+
+
+def set_policies(network: nn.Module, fused_attn: bool = True, recomputed: str = 'parts') -> None:
+    """Let the modules of a network run by their policies.
+
+    Args:
+        network: A block, or what holds blocks.
+        fused_attn: Whether attention runs by the fused kernel.
+        recomputed: What training recomputes of a block in backward: nothing, parts or all.
+    """
+    for module in network.modules():
+        if isinstance(module, PlainModule):
+            module.policy = POLICIES[type(module)]
+            module.recomputed = recomputed
+        elif isinstance(module, GlobalMHRA):
+            module.attention = fused_attention if fused_attn else plain_attention
+
+
+def remove_policies(network: nn.Module) -> None:
+    """Let a network run by its plain lines alone."""
+    for module in network.modules():
+        if isinstance(module, PlainModule):
+            module.policy = None
+        elif isinstance(module, GlobalMHRA):
+            module.attention = plain_attention

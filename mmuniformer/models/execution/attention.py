@@ -1,6 +1,7 @@
-"""Scaled dot-product attention in two forms: fused (fast) and plain (the definition).
+"""Attention without the matrix of weights in memory.
 
-Shapes: ``B`` sets of tokens (images or windows), ``h`` heads, ``N`` tokens, ``d`` channels a head.
+Shapes: ``B`` sequences of tokens (images or windows), ``h`` heads, ``N`` tokens, ``d`` channels a
+head. ``mhra.plain_attention`` is the definition.
 """
 
 from __future__ import annotations
@@ -9,37 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmuniformer.models.execution.tiling import is_traced
+from mmuniformer.compat import is_tracing
 
-# CUDA's fused kernels put the batch on a grid axis of at most this many entries.
 MAX_FUSED_BATCH = 65_535
+"""Sequences in a call: CUDA's fused kernels put them on a grid axis of at most so many entries."""
 CACHED_WEIGHTS = 1 << 21
 """Attention weights that stay in a CPU's cache, in bfloat16."""
 MANY_WEIGHTS = 1 << 18
-"""Attention weights of a set from which on its products use all cores by themselves."""
-
-
-def attention_weights(q: Tensor, k: Tensor) -> Tensor:
-    """Softmax of ``q k^T / sqrt(d)``: ``(B, h, M, d)`` and ``(B, h, N, d)`` give ``(B, h, M, N)``.
-
-    The softmax runs in float32 at least: half precision overflows in its sum. So does the result.
-    """
-    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    return logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
-
-
-def plain_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
-    """Attend with the whole ``N x N`` matrix in memory: the readable definition."""
-    weights = F.dropout(attention_weights(q, k), dropout)
-    return weights.to(v.dtype) @ v
+"""Attention weights of a sequence from which on its products use all cores by themselves."""
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
-    """Attend without the ``N x N`` matrix, in chunks where the device limits the batch."""
+    """Attend by the fused kernel, or in blocks where that is faster or the device needs it."""
     if (
         q.device.type == 'cpu'
         and q.dtype == torch.bfloat16
-        and not (dropout or torch.is_grad_enabled() or is_traced())
+        and not (dropout or torch.is_grad_enabled() or is_tracing())
     ):
         return blocked_attention(q, k, v)
     if q.is_cuda and q.shape[0] > MAX_FUSED_BATCH:
@@ -48,13 +34,13 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Te
 
 
 def chunked_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float, limit: int) -> Tensor:
-    """Fused attention over at most ``limit`` sets of tokens a call."""
+    """Attend by the fused kernel to at most ``limit`` sequences a call."""
     chunks = zip(q.split(limit), k.split(limit), v.split(limit), strict=True)
     return torch.cat([F.scaled_dot_product_attention(*qkv, dropout_p=dropout) for qkv in chunks])
 
 
 def blocked_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Plain attention on as many weights at a time as fit the cache; no gradients.
+    """Attend with as many weights at a time as fit the cache; no gradients.
 
     On a CPU in bfloat16 this is faster than the fused kernel, whose small products do not use
     the processor's bfloat16 instructions well.
@@ -64,8 +50,8 @@ def blocked_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     out = torch.empty_like(q)
     parts = q, k, v, out
     if shape[2] * tokens < MANY_WEIGHTS:
-        sets = max(1, CACHED_WEIGHTS // (shape[2] * tokens))
-        parts = [x.split(sets) for x in parts]
+        sequences = max(1, CACHED_WEIGHTS // (shape[2] * tokens))
+        parts = [x.split(sequences) for x in parts]
     rows = max(1, CACHED_WEIGHTS // tokens)
     for q_part, k_part, v_part, out_part in zip(*parts, strict=True):
         for first in range(0, shape[2], rows):

@@ -1,4 +1,8 @@
-"""Recompute in backward what is cheaper to make again than to keep."""
+"""Training that recomputes in backward what is cheaper to make again than to keep.
+
+In parts: norms, GELU and the whole FFNs of stages 1 and 2, whose maps are so large that even their
+first layer costs less to repeat. Each function here gives what the block's plain lines give.
+"""
 
 from __future__ import annotations
 
@@ -6,44 +10,42 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
+
+from mmuniformer.compat import is_compiling
+from mmuniformer.models.blocks import (
+    AttentionBlock,
+    GlobalBlock,
+    LocalBlock,
+    map_of,
+    scaled,
+    tokens_of,
+)
+from mmuniformer.models.hourglass import HourglassBlock, TokenState, cls_row
 
 
 def recompute(block: nn.Module, function: Callable[..., Any], *args: Any) -> Any:
     """Call ``function``, keeping only ``args`` for its backward, not what it computes inside.
 
-    In evaluation it is a plain call. The second forward ends before the last operation whose
-    result backward does not need, so that ``linear(gelu(x))`` repeats the GELU alone.
+    The second forward ends before the last operation whose result backward does not need, so that
+    ``linear(gelu(x))`` repeats the GELU alone.
 
     Args:
-        block: The module that ``function`` runs, or runs a part of; its mode decides, and its
-            BatchNorms count their input once.
+        block: The module that ``function`` runs, or runs a part of: its BatchNorms count their
+            input once.
         function: Called once now and once in backward, with the same random numbers.
         args: Its arguments.
     """
-    if not (block.training and torch.is_grad_enabled()):
-        return function(*args)
+    if is_compiling():  # takes no contexts; its second forward has no side effects
+        return checkpoint(function, *args, use_reentrant=False)
     return checkpoint(
         function,
         *args,
         use_reentrant=False,
         context_fn=lambda: (nullcontext(), keep_running_stats(block)),
     )
-
-
-class Recomputing(nn.Module):
-    """A block that can repeat cheap parts of itself in backward instead of keeping them."""
-
-    recompute_parts = False
-
-    def part(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a part of the block: ``recompute`` it where ``recompute_parts`` says so."""
-        if self.recompute_parts:
-            return recompute(self, function, *args)
-        return function(*args)
 
 
 @contextmanager
@@ -59,3 +61,50 @@ def keep_running_stats(block: nn.Module) -> Iterator[None]:
         for norm, (momentum, count) in zip(norms, before, strict=True):
             norm.momentum = momentum
             norm.num_batches_tracked.copy_(count)
+
+
+def local_in_parts(block: LocalBlock, x: Tensor) -> Tensor:
+    """Run a local block: keep its map, what ``conv1`` makes of it, and the map before the FFN."""
+    x = block.pos_embed(x)
+    projected = recompute(block, lambda x: block.conv1(block.norm1(x)), x)
+    x = x + block.drop_path(scaled(block.gamma_1, block.conv2(block.attn(projected))))
+    transformed = recompute(block, lambda x: block.mlp(block.norm2(x)), x)
+    return x + block.drop_path(scaled(block.gamma_2, transformed))
+
+
+def global_in_parts(block: GlobalBlock, x: Tensor, window_size: int | None = None) -> Tensor:
+    """Run a global or window block: keep q, k, v and the hidden layer, not norms and GELU."""
+    x = tokens_of(block.pos_embed(x))
+    qkv = recompute(block, lambda x: block.attn.map_heads(block.norm1(x), window_size), x)
+    attended = block.attn.attend_map(qkv, window_size, x.shape[1:-1])
+    x = x + block.drop_path(scaled(block.gamma_1, attended))
+    return map_of(x + block.drop_path(scaled(block.gamma_2, ffn_in_parts(block, x))))
+
+
+def hourglass_in_parts(
+    block: HourglassBlock, x: Tensor, state: TokenState
+) -> tuple[Tensor, TokenState]:
+    """Run an hourglass block; what is kept is as in a global one."""
+
+    def relate(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = recompute(block, lambda x: block.attn.heads(block.norm1(x)), tokens)
+        row, attended = cls_row(q, k), block.attn.attend(q, k, v)
+        tokens = tokens + block.drop_path(scaled(block.gamma_1, attended))
+        transformed = ffn_in_parts(block, tokens)
+        tokens = tokens + block.drop_path(scaled(block.gamma_2, transformed))
+        return tokens, row, attended + transformed
+
+    return block.plain(x, state, relate)
+
+
+def ffn_in_parts(block: AttentionBlock, x: Tensor) -> Tensor:
+    """Norm and transform tokens, keeping the hidden layer before its GELU alone."""
+    hidden = recompute(block, lambda x: block.mlp.fc1(block.norm2(x)), x)
+    return recompute(block, block.mlp.output, hidden)
+
+
+IN_PARTS = {
+    LocalBlock: local_in_parts,
+    GlobalBlock: global_in_parts,
+    HourglassBlock: hourglass_in_parts,
+}

@@ -1,4 +1,4 @@
-"""Blocks piece by piece: in inference on a CPU what is between their layers stays in the cache."""
+"""Inference tile by tile on a CPU: what is between the layers of a block stays in the cache."""
 
 from __future__ import annotations
 
@@ -9,77 +9,85 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as everywhere
 
+from mmuniformer.compat import is_tracing
+from mmuniformer.models.blocks import GlobalBlock, LocalBlock, map_of, scaled, tokens_of
+
 CACHED_VALUES = 1 << 22
-"""Values of a branch's widest layer that stay in the cache: memory is slower than arithmetic."""
-CACHED_STRIPE = 1 << 20
-"""Values of a stripe: several maps of its size are at work at a time."""
+"""Values of an FFN's hidden layer that stay in the cache: memory is slower than arithmetic."""
+CACHED_TILE = 1 << 20
+"""Values of a tile of a map: several maps of its size are at work at a time."""
 
 
-def as_map(rows: Tensor) -> Tensor:
-    """View rows ``(M, C)`` as a channels-last map ``(1, C, M, 1)``."""
-    return rows[None, :, None].permute(0, 3, 1, 2)
+def as_map(tokens: Tensor) -> Tensor:
+    """View tokens ``(M, C)`` as a channels-last map ``(1, C, M, 1)``."""
+    return tokens[None, :, None].permute(0, 3, 1, 2)
 
 
-def is_traced() -> bool:
-    """Tell whether what runs becomes a graph, which other sizes may go through."""
-    return torch.jit.is_tracing() or torch.compiler.is_compiling()
+def may_overwrite(module: nn.Module) -> bool:
+    """Tell whether what a module computes may be changed in place.
 
-
-def unwatched(module: nn.Module) -> bool:
-    """Tell whether what a module gives may be changed in place: nothing else keeps or needs it."""
+    That is in inference, without tracing, and where no hook can keep what it sees.
+    """
     hooked = everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks
-    if torch.is_grad_enabled() or is_traced() or hooked:
+    if torch.is_grad_enabled() or is_tracing() or hooked:
         return False
     return not any(m.training or m._forward_hooks or m._forward_pre_hooks for m in module.modules())
 
 
-def in_pieces(block: nn.Module, x: Tensor) -> bool:
-    """Tell whether a block may treat a map piece by piece: in unwatched inference on a CPU."""
+def tileable(block: nn.Module, x: Tensor) -> bool:
+    """Tell whether a block may run tile by tile: on a CPU, overwriting what is its own."""
     # Asked before the layout, which a compiler would take for a property of its graph.
-    free = x.device.type == 'cpu' and unwatched(block)
+    free = x.device.type == 'cpu' and may_overwrite(block)
     return free and x.is_contiguous(memory_format=torch.channels_last)
 
 
-def by_stripes(
-    block: nn.Module, x: Tensor, function: Callable[[Tensor], Tensor], reach: int
-) -> Tensor:
-    """Return ``function(x)``, of large maps stripe by stripe.
+def tiled_local(block: LocalBlock, x: Tensor) -> Tensor:
+    """Run a local block in tiles of rows, then its FFN."""
+    x = by_tiles(block.mix, x, block.pos_embed.padding[0] + block.attn.padding[0])
+    return map_of(add_ffn(block, tokens_of(x), as_map))
+
+
+def tiled_global(block: GlobalBlock, x: Tensor, window_size: int | None = None) -> Tensor:
+    """Run a global or window block, its FFN in tiles."""
+    return map_of(add_ffn(block, block.mix(x, window_size), lambda tokens: tokens))
+
+
+TILED = {LocalBlock: tiled_local, GlobalBlock: tiled_global}
+
+
+def by_tiles(function: Callable[[Tensor], Tensor], x: Tensor, reach: int) -> Tensor:
+    """Return ``function(x)``, of large maps in tiles of whole rows.
 
     Args:
-        block: Whose function it is.
-        x: Map ``(B, C, H, W)``; the function keeps its shape.
-        function: What it gives for a pixel depends on pixels up to ``reach`` rows away.
-        reach: Rows that are computed twice, on either side of a stripe.
+        function: Keeps the shape; what it gives for a pixel depends on up to ``reach`` rows beside.
+        x: Map ``(B, C, H, W)``.
+        reach: Rows that are computed twice, on either side of a tile.
     """
-    if not in_pieces(block, x):
-        return function(x)
-    height = max(1, CACHED_STRIPE // (x.shape[1] * x.shape[3]))
+    height = max(1, CACHED_TILE // (x.shape[1] * x.shape[3]))
     if height >= x.shape[2]:
         return function(x)
     out = None
     for index, top in itertools.product(range(x.shape[0]), range(0, x.shape[2], height)):
         first = max(0, top - reach)
-        stripe = function(x[index : index + 1, :, first : top + height + reach])
+        tile = function(x[index : index + 1, :, first : top + height + reach])
         if out is None:
-            out = torch.empty_like(x, dtype=stripe.dtype)
-        out[index, :, top : top + height] = stripe[0, :, top - first :][:, :height]
+            out = torch.empty_like(x, dtype=tile.dtype)
+        out[index, :, top : top + height] = tile[0, :, top - first :][:, :height]
     return out
 
 
-def add_pointwise(
-    block: nn.Module, x: Tensor, branch: Callable[[Tensor], Tensor], width: int
+def add_ffn(
+    block: LocalBlock | GlobalBlock, tokens: Tensor, view: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Return ``x + branch(x)``; in inference on a CPU it may be ``x`` itself, changed in place.
+    """Add the FFN's branch to tokens in place, to as many at a time as fit the cache.
 
     Args:
-        block: Whose branch it is. In training, and where hooks may keep what they see, ``x`` stays.
-        x: Map ``(B, C, H, W)`` that nothing else reads.
-        branch: Point-wise: what it gives for a pixel depends on that pixel alone.
-        width: Channels of its widest layer.
+        block: Whose FFN it is.
+        tokens: ``(B, H, W, C)``; nothing else reads them.
+        view: How the FFN takes tokens ``(M, C)``.
     """
-    if not in_pieces(block, x):
-        return x + branch(x)
-    rows = x.permute(0, 2, 3, 1).flatten(0, 2)
-    for piece in rows.split(max(1, CACHED_VALUES // width)):
-        as_map(piece).add_(branch(as_map(piece)))
-    return x
+    tokens = tokens.contiguous()
+    for tile in tokens.flatten(0, 2).split(max(1, CACHED_VALUES // block.mlp.width)):
+        tile = view(tile)
+        tile.add_(scaled(block.gamma_2, block.mlp(block.norm2(tile))))
+    return tokens

@@ -1,4 +1,4 @@
-"""What inference on a CPU does in other ways gives what the plain ways give."""
+"""What inference on a CPU does in other ways gives what the plain lines give."""
 
 import pytest
 import reference
@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmuniformer.models import UniFormer, UniFormerLight, layers
-from mmuniformer.models.execution import attention
-from mmuniformer.models.execution import tiling as rows
+from mmuniformer.models.blocks import LocalBlock
+from mmuniformer.models.execution import attention, remove_policies, set_policies, tiling
+from mmuniformer.models.mhra import plain_attention
 
 
 def filled(backbone, **kwargs):
@@ -22,6 +23,7 @@ def filled(backbone, **kwargs):
 @pytest.mark.parametrize('shape', [(2, 5, 7, 12), (3, 12), (2, 9, 12)])
 def test_linear_is_linear(shape, dtype):
     layer = layers.Linear(12, 20).to(dtype)
+    set_policies(layer)
     x = torch.randn(shape, dtype=dtype).requires_grad_()
     out, expected = layer(x), F.linear(x, layer.weight, layer.bias)
     tolerance = 1e-6 if dtype is torch.float32 else 2e-2
@@ -36,39 +38,52 @@ def test_linear_is_linear(shape, dtype):
 
 def test_linear_takes_tokens_that_are_no_whole_block_of_memory():
     layer = layers.Linear(12, 20)
+    set_policies(layer)
     x = torch.randn(4, 9, 24)[:, 1:8, ::2]
     torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
 
 
-def test_rows_are_a_channels_last_map_without_a_copy():
+def test_tokens_are_a_channels_last_map_without_a_copy():
     tokens = torch.randn(6, 8)
-    x = rows.as_map(tokens)
+    x = tiling.as_map(tokens)
     assert x.shape == (1, 8, 6, 1)
     assert x.is_contiguous(memory_format=torch.channels_last)
     assert x.data_ptr() == tokens.data_ptr()
     assert torch.equal(x[0, :, 4, 0], tokens[4])
 
 
+@pytest.mark.parametrize('backbone', [UniFormer, UniFormerLight])
+@torch.no_grad()
+def test_a_network_without_policies_gives_the_same(backbone):
+    model = filled(backbone, layer_scale_init_value=0.5)
+    x = reference.formula_image((2, 3, 75, 112)).float()
+    outs = model(x)
+    remove_policies(model)
+    assert not any(m.policy for m in model.modules() if isinstance(m, layers.PlainModule))
+    for out, ref in zip(outs, model(x), strict=True):
+        assert (out - ref).abs().max() <= 1e-5 * ref.abs().max()
+
+
 @pytest.mark.parametrize('deploy', [False, True])
 @pytest.mark.parametrize('layout', ['global', 'hybrid'])
 @torch.no_grad()
-def test_pieces_change_no_output(layout, deploy, monkeypatch):
+def test_tiles_change_no_output(layout, deploy, monkeypatch):
     model = filled(UniFormer, stage3_attn=layout, window_size=3, layer_scale_init_value=0.5)
     x = reference.formula_image((2, 3, 75, 112)).float()
     with torch.enable_grad():
         expected = model(x)
     if deploy:
         model.switch_to_deploy()
-    monkeypatch.setattr(rows, 'CACHED_VALUES', 64 * 37)
-    monkeypatch.setattr(rows, 'CACHED_STRIPE', 16 * 28 * 4)  # of stage 1: 4 rows and 3 twice
+    monkeypatch.setattr(tiling, 'CACHED_VALUES', 64 * 37)
+    monkeypatch.setattr(tiling, 'CACHED_TILE', 16 * 28 * 4)  # of stage 1: 4 rows and 3 twice
     before = x.clone()
     for out, ref in zip(model(x), expected, strict=True):
         assert (out - ref).abs().max() <= 1e-5 * ref.abs().max()
     assert torch.equal(x, before)
 
 
-def test_stripes_see_the_rows_beside_them(monkeypatch):
-    monkeypatch.setattr(rows, 'CACHED_STRIPE', 2 * 3 * 4)
+def test_tiles_see_the_rows_beside_them(monkeypatch):
+    monkeypatch.setattr(tiling, 'CACHED_TILE', 2 * 3 * 4)
     seen = []
 
     def blur(x):
@@ -76,49 +91,38 @@ def test_stripes_see_the_rows_beside_them(monkeypatch):
         return F.avg_pool2d(x, (5, 1), stride=1, padding=(2, 0))
 
     x = torch.randn(2, 2, 11, 3).contiguous(memory_format=torch.channels_last)
-    block = nn.Identity().eval()
-    with torch.no_grad():
-        out = rows.by_stripes(block, x, blur, reach=2)
-        assert seen == [6, 8, 5] * 2
-        torch.testing.assert_close(out, blur(x))
-        assert not torch.allclose(rows.by_stripes(block, x, blur, reach=1), blur(x))
-    seen.clear()
-    assert torch.equal(rows.by_stripes(block.train(), x, blur, reach=2), blur(x))
-    assert seen == [11, 11]
+    out = tiling.by_tiles(blur, x, reach=2)
+    assert seen == [6, 8, 5] * 2
+    torch.testing.assert_close(out, blur(x))
+    assert not torch.allclose(tiling.by_tiles(blur, x, reach=1), blur(x))
 
 
-def test_pieces_are_as_small_as_asked(monkeypatch):
-    monkeypatch.setattr(rows, 'CACHED_VALUES', 80)
+@torch.no_grad()
+def test_tiles_are_as_small_as_asked(monkeypatch):
+    monkeypatch.setattr(tiling, 'CACHED_VALUES', 80)
+    block = LocalBlock(3, 8 / 3).eval()
     seen = []
-
-    def branch(piece):
-        seen.append(tuple(piece.shape))
-        return 2 * piece
-
-    x = torch.randn(2, 3, 3, 4).contiguous(memory_format=torch.channels_last)
-    expected = 3 * x
-    block = nn.Identity().eval()
-    with torch.no_grad():
-        out = rows.add_pointwise(block, x, branch, width=8)
+    block.mlp.register_forward_hook(lambda _, args, out: seen.append(tuple(args[0].shape)))
+    tokens = torch.randn(2, 3, 4, 3)
+    expected = block.transform(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    seen.clear()
+    out = tiling.add_ffn(block, tokens, tiling.as_map)
     assert seen == [(1, 3, 10, 1), (1, 3, 10, 1), (1, 3, 4, 1)]
-    assert out.data_ptr() == x.data_ptr()
+    assert out.data_ptr() == tokens.data_ptr()
     torch.testing.assert_close(out, expected)
 
 
-@pytest.mark.parametrize('why', ['training', 'part in training', 'hook', 'gradients', 'layout'])
-def test_nothing_is_changed_in_place_where_it_matters(why):
-    block = nn.Sequential(nn.Identity()).train(why == 'training')
-    block[0].train(why == 'part in training')
+@pytest.mark.parametrize('why', [None, 'training', 'part', 'hook', 'gradients', 'layout'])
+def test_blocks_run_in_tiles_where_nothing_else_sees_their_maps(why):
+    block = LocalBlock(3, 2).train(why == 'training')
+    block.conv1.train(why in ('training', 'part'))
     if why == 'hook':
-        block[0].register_forward_hook(lambda *args: None)
+        block.norm2.register_forward_hook(lambda *args: None)
     x = torch.randn(2, 3, 3, 4)
     if why != 'layout':
         x = x.contiguous(memory_format=torch.channels_last)
-    before = x.clone()
     with torch.set_grad_enabled(why == 'gradients'):
-        out = rows.add_pointwise(block, x, torch.neg, width=8)
-    assert torch.equal(x, before)
-    assert not out.any()
+        assert tiling.tileable(block, x) == (why is None)
 
 
 @pytest.mark.parametrize('many', [1, 1 << 20])
@@ -128,7 +132,7 @@ def test_blocked_attention_attends_alike(limit, many, monkeypatch):
     monkeypatch.setattr(attention, 'MANY_WEIGHTS', many)
     q, k, v = torch.randn(3, 4, 2, 6, 8, dtype=torch.float64).transpose(2, 3).unbind(0)
     out = attention.blocked_attention(q, k, v)
-    torch.testing.assert_close(out, attention.plain_attention(q, k, v), rtol=0, atol=1e-14)
+    torch.testing.assert_close(out, plain_attention(q, k, v), rtol=0, atol=1e-14)
 
 
 @torch.no_grad()
@@ -139,15 +143,14 @@ def test_dropout_drops_in_bfloat16():
 
 
 @torch.no_grad()
-def test_channels_first_stays_channels_first(monkeypatch):
-    plain = filled(UniFormer, channels_last=False)
+def test_channels_first_stays_channels_first():
+    model = filled(UniFormer, channels_last=False)
     seen = []
-    monkeypatch.setattr(
-        'mmuniformer.models.blocks.add_pointwise',
-        lambda block, x, branch, width: seen.append(x.is_contiguous()) or x + branch(x),
-    )
-    plain(reference.formula_image((2, 3, 64, 96)).float())
-    assert seen == [True] * sum(plain.depths)
+    for stage in range(4):
+        for block in model.blocks(stage):
+            block.register_forward_pre_hook(lambda _, args: seen.append(args[0].is_contiguous()))
+    model(reference.formula_image((2, 3, 64, 96)).float())
+    assert seen == [True] * sum(model.depths)
 
 
 @pytest.mark.parametrize('backbone', [UniFormer, UniFormerLight])
@@ -161,24 +164,40 @@ def test_bfloat16_follows_float32(backbone):
             assert (out.float() - ref).abs().mean() <= 0.02 * ref.abs().mean()
 
 
-@pytest.mark.parametrize('watched', [None, 'training', 'hook on fc1', 'hook on act', 'any hook'])
-def test_hidden_layer_is_overwritten_in_unwatched_inference_alone(watched):
-    ffn = layers.FFN(4, 2).train(watched == 'training')
-    hidden = torch.randn(3, 8)
-    before, expected = hidden.clone(), ffn.contract(hidden).detach()
-    register = {
-        'hook on fc1': ffn.fc1.register_forward_hook,
-        'hook on act': ffn.act.register_forward_hook,
-        'any hook': nn.modules.module.register_module_forward_hook,
-    }
+HOOKS = {
+    'hook on fc1': lambda ffn, hook: ffn.fc1.register_forward_hook(hook),
+    'hook on act': lambda ffn, hook: ffn.act.register_forward_hook(hook),
+    'any hook': lambda ffn, hook: nn.modules.module.register_module_forward_hook(hook),
+}
+
+
+@pytest.mark.parametrize('why', [None, 'training', *HOOKS])
+def test_hidden_layer_is_overwritten_in_inference_without_hooks_alone(why):
+    ffn = layers.FFN(4, 2)
+    set_policies(ffn)
+    x, hidden = torch.randn(3, 4), torch.randn(3, 8)
+    before, expected = hidden.clone(), ffn.output(hidden).detach()
+    ffn.fc1 = Given(hidden)
+    ffn.train(why == 'training')
     seen = []
-    hook = watched in register and register[watched](lambda *_: seen.append(1))
+    hook = why in HOOKS and HOOKS[why](ffn, lambda module, *_: seen.append(module))
     with torch.no_grad():
-        torch.testing.assert_close(ffn.contract(hidden), expected)
+        torch.testing.assert_close(ffn(x), expected)
     if hook:
         hook.remove()
-        assert bool(seen) == (watched != 'hook on fc1')
-    assert torch.equal(hidden, F.gelu(before) if watched is None else before)
+        assert seen
+    assert torch.equal(hidden, F.gelu(before) if why is None else before)
+
+
+class Given(nn.Module):
+    """A layer that gives what it was made with."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.output = output
+
+    def forward(self, x):
+        return self.output
 
 
 @pytest.mark.parametrize('training', [False, True])
@@ -192,7 +211,7 @@ def test_another_activation_is_used(training):
 
 @pytest.mark.parametrize('deploy', [False, True])
 @torch.no_grad()
-def test_stripes_change_no_type(deploy, monkeypatch):
+def test_tiles_change_no_dtype(deploy, monkeypatch):
     """LayerScale in float32 makes float32 of what a convolution gave in bfloat16."""
     model = filled(UniFormer, layer_scale_init_value=0.5)
     if deploy:
@@ -200,7 +219,7 @@ def test_stripes_change_no_type(deploy, monkeypatch):
     x = reference.formula_image((1, 3, 96, 96)).float()
     with torch.autocast('cpu', torch.bfloat16):
         expected = model(x)
-        monkeypatch.setattr(rows, 'CACHED_STRIPE', 1)
+        monkeypatch.setattr(tiling, 'CACHED_TILE', 1)
         outs = model(x)
     for out, ref in zip(outs, expected, strict=True):
         assert out.dtype == ref.dtype
@@ -210,7 +229,7 @@ def test_stripes_change_no_type(deploy, monkeypatch):
 @torch.no_grad()
 def test_attention_by_blocks_is_as_close_in_bfloat16_as_the_fused_kernel():
     q, k, v = torch.randn(3, 1, 2, 600, 16, generator=torch.Generator().manual_seed(0)).unbind(0)
-    expected = attention.plain_attention(q, k, v)
+    expected = plain_attention(q, k, v)
     q, k, v = q.bfloat16(), k.bfloat16(), v.bfloat16()
     ours, theirs = (
         (out.float() - expected).abs().max()
