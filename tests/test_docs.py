@@ -1,11 +1,13 @@
-"""The guides name files, configs, commands and options that exist, and hold no unfilled place."""
+"""The guides name files, configs, commands and options that exist, without placeholders."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import click
 import pytest
+from test_rooms import ROOMS
 
 from mmuniformer import cli
 
@@ -31,12 +33,12 @@ def test_pages_are_found():
 
 
 @each_page
-def test_no_place_is_left_to_be_filled(page):
+def test_no_placeholder_is_left(page):
     assert not PLACEHOLDER.findall(page.read_text())
 
 
 @pytest.mark.parametrize('text', ['@SCORE@', 'TODO', 'epoch_N_EPOCHS', 'a PLACEHOLDER'])
-def test_places_to_be_filled_are_recognised(text):
+def test_placeholders_are_recognized(text):
     assert PLACEHOLDER.search(text)
 
 
@@ -45,6 +47,23 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r'\]\(([^)\s]+)\)', page.read_text()):
         if '://' not in target and not target.startswith('#'):
             assert (page.parent / target.partition('#')[0]).exists(), target
+
+
+@each_page
+def test_paths_exist(page):
+    roots = 'mmuniformer|tests|tools|docs|configs|requirements'
+    for path in re.findall(rf'`((?:{roots})/[\w./-]+)`', page.read_text()):
+        assert (ROOT / path).exists(), path
+
+
+def test_map_of_the_readme_is_right():
+    """Folders in the order in which they may import, with the files that each row names."""
+    rows = re.findall(r'(?m)^\| `([a-z]\w+/(?:\w+/)?)` \|(.*)$', (ROOT / 'README.md').read_text())
+    for folder, text in rows:
+        for name in re.findall(r'`(\w+(?:\.py|/))`', text):
+            assert (ROOT / 'mmuniformer' / folder / name).exists(), (folder, name)
+    rooms = [room for room in ROOMS if isinstance(room, str)]
+    assert list(dict.fromkeys(folder.split('/')[0] for folder, _ in rows)) == rooms
 
 
 @each_page
@@ -68,7 +87,7 @@ def test_commands_and_their_options_exist(words):
     if words[0].startswith('-'):
         known = cli.group
     assert known is not None, words[0]
-    if words[1:] and words[1] in getattr(known, 'commands', ()):
+    if isinstance(known, click.Group) and re.fullmatch(r'\w[\w-]*', ' '.join(words[1:2])):
         known = known.commands[words[1]]
     options = {n for each in known.params for n in (*each.opts, *each.secondary_opts)}
     written = {word.partition('=')[0] for word in words if word.startswith('--')}

@@ -54,7 +54,7 @@ class Step(NamedTuple):
     """How to install one section of the constraints file."""
 
     options: tuple[str, ...] = ()
-    """Of pip."""
+    """Options of pip."""
     probe: str = ''
     """Python code that fails if the packages do not work."""
     fix: str = NETWORK
