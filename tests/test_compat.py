@@ -1,28 +1,45 @@
 """Each fix: the symptom without it, its absence with it, and what it must not open."""
 
+import argparse
 import io
 import os
 import pickle
+import re
 import sys
 
 import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer, MessageHub
-from mmengine.runner.checkpoint import load_checkpoint, load_from_http
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
 
 from mmuniformer import compat
 from mmuniformer.errors import CheckpointError
+from mmuniformer.models.weights.files import cached
 
-pytestmark = pytest.mark.frameworks
+has_allow_list = pytest.mark.skipif(
+    not compat.TORCH_HAS_ALLOW_LIST, reason='this torch has no allow-list'
+)
 
 
-def reload_safely(content):
+@pytest.fixture(params=['allow-list', 'unpickler'], autouse=True)
+def way(request, monkeypatch):
+    """Both ways to load: torch's own from 2.6 on, and the restricted unpickler for older ones."""
+    allow_list = request.param == 'allow-list'
+    if allow_list and not compat.TORCH_HAS_ALLOW_LIST:
+        pytest.skip('this torch has no allow-list')
+    monkeypatch.setattr(compat, 'TORCH_HAS_ALLOW_LIST', allow_list)
+    monkeypatch.setattr(CheckpointLoader, '_schemes', dict(CheckpointLoader._schemes))
+    return request.param
+
+
+def reload_safely(content, zipped=True):
     """Write with torch.save, read with the check on."""
     file = io.BytesIO()
-    torch.save(content, file)
+    torch.save(content, file, _use_new_zipfile_serialization=zipped)
     file.seek(0)
-    return torch.load(file, weights_only=True)
+    return compat.load_file(file)
 
 
 class Reduced:
@@ -50,6 +67,7 @@ print(hub['log_scalars']['train/loss'].statistics('mean'), hub['runtime_info']['
 """
 
 
+@has_allow_list
 def test_training_checkpoint_reloads_only_with_the_fix(run_python, tmp_path):
     hub = MessageHub.get_instance('test_compat_run')
     hub.update_scalar('train/loss', np.float64(2.5))
@@ -90,23 +108,23 @@ def test_numpy_numbers_reload(kind):
     assert type(found_scalar) is type(scalar)
 
 
-def test_files_written_under_numpy_1_reload(tmp_path):
-    """Their pickles name ``numpy.core``; the zip is rewritten to that name here."""
+@pytest.mark.parametrize('module', ['numpy.core.multiarray', 'numpy._core.multiarray'])
+def test_files_written_under_another_numpy_reload(module):
+    """numpy 2 moved the module; the pickle is rewritten to the other name here."""
     file = io.BytesIO()
     torch.save(np.array([1.0, 2.0]), file, _use_new_zipfile_serialization=False)
-    old = file.getvalue().replace(b'numpy._core.multiarray', b'numpy.core.multiarray')
-    assert old != file.getvalue()
-    assert torch.load(io.BytesIO(old), weights_only=True).tolist() == [1.0, 2.0]
+    content = re.sub(rb'numpy\._?core\.multiarray', module.encode(), file.getvalue())
+    assert compat.load_file(io.BytesIO(content)).tolist() == [1.0, 2.0]
 
 
+@has_allow_list
 def test_applying_twice_adds_nothing():
     before = set(torch.serialization.get_safe_globals())
     compat.apply()
     assert set(torch.serialization.get_safe_globals()) == before
-    kinds = [type(finder) for finder in sys.meta_path]
-    assert kinds.count(compat._SimccVisFinder) == 1
 
 
+@has_allow_list
 def test_allow_list_of_another_package_is_respected(run_python):
     code = (
         'import torch; torch.serialization.add_safe_globals([getattr])\n'
@@ -117,15 +135,38 @@ def test_allow_list_of_another_package_is_respected(run_python):
     assert run_python('-c', code).stdout.splitlines()[-1:] == ['True']
 
 
-def test_older_torch_is_left_alone(monkeypatch):
-    monkeypatch.setattr(torch, '__version__', '2.5.1')
-    added = []
-    monkeypatch.setattr(torch.serialization, 'add_safe_globals', added.append)
-    compat.allow_training_checkpoints()
-    assert added == []
-    monkeypatch.setattr(torch, '__version__', '2.6.0')
-    compat.allow_training_checkpoints()
-    assert added == [[]]
+@pytest.mark.parametrize('zipped', [True, False])
+def test_weights_of_every_kind_reload(zipped):
+    model = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.BatchNorm2d(3))
+    content = {
+        'state_dict': model.state_dict(),
+        'half': torch.rand(2).half(),
+        'bfloat16': torch.rand(2).bfloat16(),
+        'seen': torch.tensor([True]),
+        'dtype': [torch.bfloat16, torch.uint8],
+        'parameter': torch.nn.Parameter(torch.rand(2)),
+        'args': argparse.Namespace(lr=1e-3),
+        'meta': {'size': torch.Size([1, 2]), 'text': 'a', 'nested': [(1, None, 2.5, True)]},
+    }
+    found = reload_safely(content, zipped)
+    assert list(found) == list(content)
+    for key in ('half', 'bfloat16', 'seen', 'parameter'):
+        assert torch.equal(found[key], content[key])
+        assert found[key].dtype == content[key].dtype
+    assert all(torch.equal(found['state_dict'][key], v) for key, v in model.state_dict().items())
+    for key in ('dtype', 'args', 'meta'):
+        assert found[key] == content[key]
+
+
+def test_optimizer_and_schedule_reload():
+    weight = torch.nn.Parameter(torch.rand(3))
+    optimizer = torch.optim.AdamW([weight])
+    weight.sum().backward()
+    optimizer.step()
+    found = reload_safely({'optimizer': optimizer.state_dict()})
+    assert torch.equal(
+        found['optimizer']['state'][0]['exp_avg'], optimizer.state[weight]['exp_avg']
+    )
 
 
 # Every way we know from an allowed object to the system, and the direct ones.
@@ -143,6 +184,7 @@ MALICIOUS = {
     'class of a class': lambda mark: Reduced(getattr, HistoryBuffer, '__class__'),
     'method of an array': lambda mark: Reduced(getattr, np.ndarray, 'tofile'),
     'bound method': lambda mark: Reduced(getattr, np.zeros(1), 'tofile'),
+    'function of torch': lambda mark: Reduced(torch.hub.load, str(mark)),
     'calling a statistic': lambda mark: Reduced(
         Reduced(getattr, HistoryBuffer, 'mean'), HistoryBuffer([1.0], [1])
     ),
@@ -172,9 +214,77 @@ def save_malicious(content, path):
 def test_malicious_checkpoint_is_refused(kind, tmp_path):
     mark, path = tmp_path / 'executed', tmp_path / 'evil.pth'
     save_malicious(MALICIOUS[kind](mark), path)
+    with pytest.raises(
+        pickle.UnpicklingError, match='Weights only load failed|no training history'
+    ):
+        compat.load_file(path)
+    assert not mark.exists()
+
+
+def test_malicious_checkpoint_is_refused_by_mmengine(tmp_path):
+    mark, path = tmp_path / 'executed', tmp_path / 'evil.pth'
+    save_malicious(MALICIOUS['os.system'](mark), path)
     with pytest.raises(pickle.UnpicklingError, match='Weights only load failed'):
         load_checkpoint(torch.nn.Linear(1, 1), str(path))
     assert not mark.exists()
+
+
+@pytest.mark.parametrize('name', ['HistoryBuffer', 'numpy.core.multiarray.scalar', '_get_layout'])
+def test_known_classes_and_functions_can_not_be_changed(name):
+    """Opcode BUILD sets attributes of whatever lies on the stack."""
+    place = {'HistoryBuffer': HistoryBuffer.__module__, '_get_layout': 'torch.serialization'}
+    module, _, function = f'{place.get(name, "")}.{name}'.lstrip('.').rpartition('.')
+    code = f'c{module}\n{function}\n(N}}Vmean\nI1\nstb.'.encode()
+    with pytest.raises(pickle.UnpicklingError, match='is changed'):
+        compat._RestrictedPickle.load(io.BytesIO(code))
+    assert callable(HistoryBuffer.mean)
+
+
+@pytest.mark.parametrize('code', [b'(cos\nsystem\nVtrue\no.', b'(Vtrue\nios\nsystem\n.'])
+def test_other_ways_to_call_are_refused(code):
+    with pytest.raises(pickle.UnpicklingError):
+        compat._RestrictedPickle.load(io.BytesIO(code))
+
+
+def test_script_archives_are_not_run(tmp_path):
+    path = tmp_path / 'script.pt'
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(1, 1), torch.zeros(1, 1)), path)
+    with pytest.raises((pickle.UnpicklingError, RuntimeError), match='TorchScript'):
+        compat.load_file(path)
+
+
+class TestMMEngine:
+    """Its loader of local files, where it does not check."""
+
+    @pytest.fixture
+    def original(self):
+        CheckpointLoader.register_scheme('', mmengine_checkpoint.load_from_local, force=True)
+
+    def test_is_left_alone_where_torch_checks(self, original, way):
+        compat.keep_mmengine_from_running_checkpoints()
+        ours = CheckpointLoader._schemes[''] is compat.load_from_local
+        assert ours == (way == 'unpickler')
+
+    def test_names_a_missing_file(self, original, tmp_path):
+        compat.keep_mmengine_from_running_checkpoints()
+        with pytest.raises(FileNotFoundError, match='none.pth'):
+            load_checkpoint(torch.nn.Linear(1, 1), str(tmp_path / 'none.pth'))
+
+    def test_fork_does_not_read_again_what_was_refused(self, tmp_path, monkeypatch):
+        def read_again(file, map_location=None, weights_only=None):
+            return torch.load(file, map_location=map_location, weights_only=False)
+
+        def load_from_local(filename, map_location):
+            return mmengine_checkpoint._safe_torch_load(filename, map_location=map_location)
+
+        monkeypatch.setattr(mmengine_checkpoint, '_safe_torch_load', read_again, raising=False)
+        CheckpointLoader.register_scheme('', load_from_local, force=True)
+        mark, path = tmp_path / 'executed', tmp_path / 'evil.pth'
+        save_malicious(MALICIOUS['os.system'](mark), path)
+        compat.keep_mmengine_from_running_checkpoints()
+        with pytest.raises(pickle.UnpicklingError):
+            load_checkpoint(torch.nn.Linear(1, 1), str(path))
+        assert not mark.exists()
 
 
 def test_the_attack_works_without_the_check(tmp_path):
@@ -190,11 +300,13 @@ def test_the_attack_works_without_the_check(tmp_path):
 def test_malicious_checkpoint_from_the_web_is_refused(scheme, tmp_path, monkeypatch):
     """The file lies where a download would put it, so that nothing is fetched."""
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
-    (tmp_path / 'hub' / 'checkpoints').mkdir(parents=True)
     mark, url = tmp_path / 'executed', f'{scheme}://example.invalid/evil.pth'
-    save_malicious(MALICIOUS['os.system'](mark), tmp_path / 'hub' / 'checkpoints' / 'evil.pth')
+    places = [cached(url), tmp_path / 'hub' / 'checkpoints' / 'evil.pth']
+    places[0].parent.mkdir(parents=True)
+    for place in places:
+        save_malicious(MALICIOUS['os.system'](mark), place)
     with pytest.raises(CheckpointError, match='holds more than weights'):
         load_checkpoint(torch.nn.Linear(1, 1), url)
     assert not mark.exists()
-    load_from_http(url)  # mmengine's own way, which the fix replaces
+    mmengine_checkpoint.load_from_http(url)  # mmengine's own way, which the fix replaces
     assert mark.exists()

@@ -12,7 +12,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from mmuniformer.apis.config import scope_of
-from mmuniformer.engine.checkpoint import check_whole_model, loadable, todays_name
+from mmuniformer.engine.checkpoint import checked_state_dict
 from mmuniformer.errors import UserError
 from mmuniformer.models.weights.files import load_state_dict_file
 
@@ -55,10 +55,8 @@ def build_model(
     if checkpoint is not None:
         source = str(checkpoint)
         raw = load_state_dict_file(source)
-        check_whole_model(model, raw, source)
-        weights = {todays_name(name): value for name, value in loadable(raw).items()}
         # What may be missing is known from the check: BatchNorm's counters.
-        model.load_state_dict(weights, strict=False)
+        model.load_state_dict(checked_state_dict(model, raw, source), strict=False)
         meta = (raw.get('meta') or {}).get('dataset_meta')
         if meta:
             model.dataset_meta = meta

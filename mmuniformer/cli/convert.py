@@ -9,18 +9,18 @@ import click
 from mmuniformer.apis.convert import convert
 
 
-@click.command('convert', help='Rewrite a released weight file for today, or back.')
+@click.command('convert', help='Rewrite a released checkpoint for mmengine, or back.')
 @click.argument('source')
 @click.argument('target', type=click.Path(path_type=Path))
 @click.option(
     '--to',
-    type=click.Choice(['today', 'released']),
-    default='today',
+    type=click.Choice(['current', 'released']),
+    default='current',
     show_default=True,
-    help='Layout to write: what mmengine loads as it is, or the one the file was released in.',
+    help='Layout to write: current loads in mmengine, released is what SOURCE came in.',
 )
-@click.option('--head-dim', type=click.IntRange(1), help='Record what SOURCE was trained with.')
-@click.option('--force', is_flag=True, help='Replace TARGET.')
+@click.option('--head-dim', type=click.IntRange(1), help='Record the head_dim of SOURCE.')
+@click.option('--force', is_flag=True, help='Replace TARGET if it exists.')
 def command(source: str, target: Path, to: str, head_dim: int | None, force: bool) -> None:
     """Convert and print what was done."""
     from rich.console import Console

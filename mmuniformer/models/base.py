@@ -12,12 +12,13 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmuniformer.errors import CheckpointError, InputError
+from mmuniformer.errors import InputError
 from mmuniformer.models.arch import HOURGLASS_FIELDS, NUM_STAGES, STRIDES, Arch, resolve_arch
 from mmuniformer.models.blocks import LocalBlock
 from mmuniformer.models.execution import set_policies
 from mmuniformer.models.execution.folding import fold
 from mmuniformer.models.layers import ConvEmbed, MapLayerNorm, PatchEmbed
+from mmuniformer.models.weights.load import check_state_dict, load_pretrained, split_init_cfg
 
 MIN_SIDE = 32
 """Smallest image side in pixels: stage 4 has a stride of 32."""
@@ -226,16 +227,13 @@ class StagedBackbone(BaseModule):
         device = next(self.parameters()).device
         self.deployed = torch.ones((), dtype=torch.bool, device=device)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Refuse weights of the other form: folded and plain ones share names and shapes."""
-        deployed = self.deployed is not None
-        if (f'{prefix}deployed' in state_dict) != deployed:
-            theirs, ours = ('plain', 'deployed') if deployed else ('deployed', 'plain')
-            raise CheckpointError(
-                f'{theirs} weights do not go into a {ours} model: load plain weights, and call '
-                'switch_to_deploy() after that; deployed weights need it called before'
-            )
-        super()._load_from_state_dict(state_dict, prefix, *args)
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *args: Any
+    ) -> None:
+        """Refuse weights of another form or network; mmengine calls this with ``strict`` on."""
+        theirs = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+        check_state_dict(self.state_dict(), theirs, strict)
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *args)
 
     def train(self, mode: bool = True) -> StagedBackbone:
         """Switch the mode; frozen stages and, with ``norm_eval``, BatchNorm stay in eval.
@@ -264,18 +262,24 @@ class StagedBackbone(BaseModule):
             self.get_submodule(name).eval().requires_grad_(False)
 
     def init_weights(self) -> None:
-        """Load ``init_cfg``'s weights where its type is Pretrained (checkpoint None: none).
+        """Initialize as ``init_cfg`` says; weight files in it are checked and come last.
 
         Raises:
-            CheckpointError: The file does not hold this network's weights.
+            CheckpointError: A file does not hold this network's weights.
         """
-        cfg = dict(self.init_cfg or {})
-        if cfg.pop('type', None) != 'Pretrained':
+        if self.is_init or not self.init_cfg:
             super().init_weights()
-        elif str(cfg['checkpoint']).lower() != 'none':
-            from mmuniformer.models.weights.load import load_pretrained
-
-            load_pretrained(self, **cfg)
+            return
+        given = self.init_cfg
+        files, self.init_cfg = split_init_cfg(given)
+        try:
+            if self.init_cfg:
+                super().init_weights()
+        finally:
+            self.init_cfg = given
+        for file in files:
+            load_pretrained(self, **file)
+        self.is_init = True
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Tell how deep a parameter lies, for layer-wise learning-rate decay.

@@ -1,4 +1,4 @@
-"""Rewriting released files for today's frameworks, and back."""
+"""Rewriting released files for the current frameworks, and back."""
 
 import hashlib
 import os
@@ -76,9 +76,9 @@ KINDS = [*HEADS, 'ImageNet', 'ImageNet bare', 'ImageNet module', 'ImageNet bare 
 @pytest.mark.parametrize('kind', KINDS)
 def test_there_and_back_is_identity(released, tmp_path, kind):
     source, state = released(kind)
-    today, back = tmp_path / 'today.pth', tmp_path / 'back.pth'
-    convert(source, today)
-    convert(str(today), back, to='released')
+    current, back = tmp_path / 'current.pth', tmp_path / 'back.pth'
+    convert(source, current)
+    convert(str(current), back, to='released')
     found = load(back)
     wrappers = {'state_dict': kind in HEADS, 'model': kind in ('ImageNet', 'ImageNet module')}
     for wrapper, there in wrappers.items():
@@ -88,10 +88,10 @@ def test_there_and_back_is_identity(released, tmp_path, kind):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_todays_form(released, tmp_path, kind):
+def test_current_form(released, tmp_path, kind):
     source, state = released(kind)
-    rows = convert(source, tmp_path / 'today.pth')
-    found = load(tmp_path / 'today.pth')
+    rows = convert(source, tmp_path / 'current.pth')
+    found = load(tmp_path / 'current.pth')
     assert list(found) == ['meta', 'state_dict']
     names = [k.removeprefix('module.').replace('keypoint_head.', 'head.') for k in state]
     assert_same(found['state_dict'], dict(zip(names, state.values(), strict=True)))
@@ -129,9 +129,9 @@ def test_file_trained_here_gets_the_released_names(tmp_path, backbone):
 
 def test_result_loads_into_the_backbone(released, tmp_path):
     source, state = released('ImageNet module')
-    convert(source, tmp_path / 'today.pth')
+    convert(source, tmp_path / 'current.pth')
     model = UniFormer('nano')
-    load_pretrained(model, tmp_path / 'today.pth')
+    load_pretrained(model, tmp_path / 'current.pth')
     assert torch.equal(model.blocks3[0].attn.qkv.weight, state['module.blocks3.0.attn.qkv.weight'])
 
 
@@ -193,7 +193,7 @@ def test_target_is_a_folder_or_below_a_file(released, tmp_path):
 
 def test_other_network_is_refused(tmp_path):
     torch.save({'layer1.0.conv1.weight': torch.rand(2)}, tmp_path / 'resnet.pth')
-    with pytest.raises(CheckpointError, match='holds no UniFormer: names start with layer1'):
+    with pytest.raises(CheckpointError, match='holds no UniFormer: keys start with layer1'):
         convert(str(tmp_path / 'resnet.pth'), tmp_path / 'x.pth')
     assert not (tmp_path / 'x.pth').exists()
 

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmuniformer.apis.config import scope_of
 from mmuniformer.apis.models import build_model
-from mmuniformer.engine.checkpoint import check_whole_model
+from mmuniformer.engine.checkpoint import checked_state_dict
 
 pytestmark = pytest.mark.frameworks
 
@@ -203,7 +203,7 @@ def test_checkpoints_of_the_older_framework_have_another_name_for_the_head():
     model, other = build_model(load(TOY)), build_model(load(TOY))
     old = {key.replace('head.', 'keypoint_head.', 1) if key.startswith('head.') else key: value
            for key, value in model.state_dict().items()}  # fmt: skip
-    check_whole_model(model, {'state_dict': old}, 'old.pth')
+    checked_state_dict(model, {'state_dict': old}, 'old.pth')
     other.load_state_dict(old)
     for key, value in model.state_dict().items():
         assert torch.equal(other.state_dict()[key], value), key

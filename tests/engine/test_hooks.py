@@ -114,7 +114,7 @@ def test_training_records_head_dim_and_resumes(make_runner, tmp_path):
     resumed.train()
     assert resumed.epoch == 2
     other = make_runner(Classifier(head_dim=32), load_from=str(path))
-    with pytest.raises(CheckpointError, match='head_dim 16 .* set model.backbone.head_dim=16'):
+    with pytest.raises(CheckpointError, match='head_dim 16 .* Set head_dim=16'):
         other.load_or_resume()
 
 

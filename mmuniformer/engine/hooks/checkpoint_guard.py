@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, CheckpointLoader, Runner
 
-from mmuniformer.engine.checkpoint import check_whole_model, unwrapped
+from mmuniformer.engine.checkpoint import checked_state_dict, unwrapped
+from mmuniformer.errors import CheckpointError
 from mmuniformer.models.base import find_backbone
+from mmuniformer.models.weights.load import split_init_cfg
 from mmuniformer.registry import HOOKS
 
 
@@ -29,21 +31,52 @@ class CheckpointGuardHook(Hook):
 
     priority = 'VERY_HIGH'
 
+    def before_run(self, runner: Runner) -> None:
+        """Check the files in the whole model's ``init_cfg``, which mmengine is about to load.
+
+        Raises:
+            CheckpointError: A file does not fit the model, or nothing of it would load.
+        """
+        model = unwrapped(runner.model)
+        if not is_training(runner) or find_backbone(model)[1] in (None, model):
+            return
+        for file in split_init_cfg(getattr(model, 'init_cfg', None))[0]:
+            source = file['checkpoint']
+            if file.get('prefix') is None:  # with one, mmengine refuses a file that lacks it
+                raw = CheckpointLoader.load_checkpoint(source, 'cpu')
+                state = checked_state_dict(model, raw, source, fine_tune=True)
+                if not is_loadable(raw, state):
+                    raise CheckpointError(
+                        f'{source} lays out its weights in a way that model.init_cfg does not '
+                        f'read: rewrite it with `mmuniformer convert {source} NEW.pth`'
+                    )
+
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Check what was read; mmengine calls this before it fills the model.
+        """Check what was read, and lay it out as mmengine expects, before it fills the model.
 
         Raises:
             CheckpointError: The checkpoint does not fit the runner's model.
         """
-        # A public property would build the loop; mmengine builds it before it loads weights.
-        training = isinstance(runner._train_loop, BaseLoop)
+        if find_backbone(unwrapped(runner.model))[1] is None:
+            return
         source = runner._load_from or f'the last checkpoint of {runner.work_dir}'
-        check_whole_model(
-            runner.model, checkpoint, str(source), fine_tune=training and not runner._resume
-        )
+        fine_tune = is_training(runner) and not runner._resume
+        state = checked_state_dict(runner.model, checkpoint, str(source), fine_tune)
+        if not is_loadable(checkpoint, state):
+            checkpoint['state_dict'] = state
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Record what the weights need and do not show."""
         _, backbone = find_backbone(unwrapped(runner.model))
         if backbone is not None:
             checkpoint.setdefault('meta', {})['mmuniformer'] = {'head_dim': backbone.head_dim}
+
+
+def is_training(runner: Runner) -> bool:
+    """Tell whether a runner trains; its public property would build the loop."""
+    return isinstance(runner._train_loop, BaseLoop)
+
+
+def is_loadable(raw: dict[str, Any], state: dict[str, Any]) -> bool:
+    """Tell whether mmengine finds a file's state dict, as it should be, in the file."""
+    return state.keys() <= raw.get('state_dict', raw).keys()

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
+import contextlib
+import hashlib
+import os
 import pickle
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import re
+import struct
+import sys
+import uuid
+from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import torch
 from mmengine.dist import barrier, is_main_process
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 
+from mmuniformer.compat import load_file
 from mmuniformer.errors import CheckpointError
-from mmuniformer.models.weights.released import file_name, weights_of
-
-RELEASED_GLOBALS = (argparse.Namespace,)
-"""Harmless classes in files of training scripts: the options that a run was started with."""
+from mmuniformer.models.weights.released import file_name, state_dict_of
 
 NOT_WEIGHTS = {
     b'<': 'is a web page, not weights: Google Drive and similar links give one; open the link in '
@@ -27,6 +31,18 @@ NOT_WEIGHTS = {
     b'version https://git-lfs': 'is a git LFS pointer, not the weights: run `git lfs pull`',
 }
 """How files that are no checkpoints start, and what they are."""
+
+HASH_IN_NAME = re.compile(r'-(?=\d*[a-f])([0-9a-f]{8,64})(?=[._])')
+"""The first digits of a file's SHA-256, as published names carry them; a date is none."""
+
+UNREADABLE = (
+    *(pickle.UnpicklingError, struct.error, RuntimeError, EOFError, OSError, AssertionError),
+    *(AttributeError, LookupError, TypeError, ValueError),
+)
+"""What torch raises on files that are no checkpoints or end early."""
+
+TIMEOUT = 60
+"""Seconds without an answer after which a download fails."""
 
 
 def load_state_dict_file(
@@ -47,13 +63,10 @@ def load_state_dict_file(
     source = str(source)
     path = fetch(source)
     try:
-        with allowed(RELEASED_GLOBALS):
-            raw = torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(unpickling_message(source, path, str(error))) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, OSError) as error:
-        raise CheckpointError(broken_message(source, path, str(error))) from error
-    if not isinstance(raw, Mapping) or not weights_of(raw):
+        raw = load_file(path, map_location)
+    except UNREADABLE as error:
+        raise CheckpointError(unreadable_message(source, path, str(error))) from error
+    if not isinstance(raw, Mapping) or not state_dict_of(raw):
         held = f'keys {list(raw)[:8]}' if isinstance(raw, Mapping) else f'a {type(raw).__name__}'
         raise CheckpointError(
             f'{source} holds no weights, but {held}: weights should be tensors by name, bare or '
@@ -84,19 +97,16 @@ def fetch(source: str) -> Path:
 def download(url: str) -> Path:
     """Fetch a URL once into PyTorch's cache of checkpoints, on one process of a distributed run.
 
-    mmengine's ``CheckpointLoader`` would read it with ``weights_only`` off: that is the default of
-    torch.hub for what comes from the web.
-
     Raises:
-        CheckpointError: The server can't be reached or does not give the file.
+        CheckpointError: The server can't be reached, does not give the whole file, or gives
+            another one than the hash in its name tells.
     """
-    path = Path(torch.hub.get_dir(), 'checkpoints', file_name(url))
+    path = cached(url)
 
     def once() -> None:
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or not has_named_hash(path.name, sha256(path)):
             print_log(f'Downloading {url} to {path}', logger='current')
-            torch.hub.download_url_to_file(url, str(path), progress=is_main_process())
+            receive(url, path)
 
     try:
         try:
@@ -104,7 +114,7 @@ def download(url: str) -> Path:
                 once()
         finally:
             barrier()
-        once()
+        once()  # the others, on machines that do not share the main process's cache
     except (OSError, HTTPException, ValueError) as error:
         raise CheckpointError(
             f'{url} could not be downloaded ({error}): check the address and the network, or '
@@ -113,43 +123,91 @@ def download(url: str) -> Path:
     return path
 
 
-@contextmanager
-def allowed(classes: tuple[type, ...]) -> Iterator[None]:
-    """Let ``weights_only`` loading accept some more classes, if torch can be told to."""
-    if not hasattr(torch.serialization, 'safe_globals'):  # torch < 2.5
-        yield
-        return
-    # Leaving the context forgets its classes, also those that were allowed before it.
-    known = torch.serialization.get_safe_globals()
-    with torch.serialization.safe_globals([cls for cls in classes if cls not in known]):
-        yield
+def cached(url: str) -> Path:
+    """Return where the file of a URL is kept.
+
+    A name with a hash tells its content, as in torch.hub; any other is told apart by the address.
+    """
+    name = re.sub(r'[^\w.-]', '_', file_name(url))[-100:]
+    if not HASH_IN_NAME.search(name):
+        name = f'{hashlib.sha256(url.encode()).hexdigest()[:12]}_{name}'
+    return Path(torch.hub.get_dir(), 'checkpoints', name)
 
 
-def unpickling_message(source: str, path: Path, error: str) -> str:
-    """Tell a file that holds code from one that is no checkpoint."""
+def has_named_hash(name: str, digest: str) -> bool:
+    """Tell whether a SHA-256 is the one in a file's name; a name without one fits all."""
+    named = HASH_IN_NAME.findall(name)
+    return not named or digest.startswith(named[-1])
+
+
+def receive(url: str, path: Path) -> None:
+    """Download a file whole or not at all.
+
+    Raises:
+        OSError: The server or the disk fails, or the file is not the one that its name tells.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'{path.name}.{uuid.uuid4().hex}.part')
+    shown = sys.stderr.isatty() and is_main_process()
+    try:
+        with (
+            urlopen(Request(url, headers={'User-Agent': 'mmuniformer'}), timeout=TIMEOUT) as answer,
+            open(part, 'wb') as file,
+            Progress(console=Console(stderr=True), disable=not shown) as progress,
+        ):
+            task = progress.add_task(file_name(url), total=answer.length)
+            while block := answer.read(1 << 20):
+                file.write(block)
+                progress.advance(task, len(block))
+            if answer.length:
+                raise OSError(f'the connection broke {answer.length:,} bytes before the end')
+        digest = sha256(part)
+        if not has_named_hash(path.name, digest):
+            raise OSError(
+                f'its SHA-256 starts with {digest[:8]}, not as the name tells: the file is damaged '
+                'or was replaced'
+            )
+        os.replace(part, path)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def sha256(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def unreadable_message(source: str, path: Path, error: str) -> str:
+    """Say what a file that could not be read is, and what to do."""
     _, marker, rest = error.partition('GLOBAL ')
-    if not marker:
-        return broken_message(source, path, error)
-    return (
-        f'{source} holds more than weights: {rest.split()[0]} would have to be run to read it, '
-        'and is not. Use a file that holds only tensors and plain values; if you trust this one, '
-        'rewrite it where it was made: torch.save(checkpoint["state_dict"], ...)'
-    )
-
-
-def broken_message(source: str, path: Path, error: str) -> str:
-    """Say what a file that can't be read is, and what to do."""
+    if marker:
+        return (
+            f'{source} holds more than weights: {rest.split()[0]} would have to be run to read '
+            'it, and is not. Use a file that holds only tensors and plain values; if you trust '
+            'this one, rewrite it where it was made: torch.save(checkpoint["state_dict"], ...)'
+        )
     with open(path, 'rb') as file:
         start = file.read(64).lstrip()
-    where = source if str(path) == source else f'{source} (kept as {path})'
+    is_download = str(path) != source and '://' in source
+    where = f'{source} (kept as {path})' if is_download else source
     for sign, meaning in NOT_WEIGHTS.items():
         if start.startswith(sign):
             return f'{where} {meaning}'
     reason = ' '.join(error.split())[:160]
-    return (
-        f'{where} is truncated or no PyTorch checkpoint ({reason}): delete it and download it '
-        'again, or correct the path'
+    way_out = (
+        'delete that copy to download it again, or correct the address'
+        if is_download
+        else 'correct the path, or copy the file again from where it came'
     )
+    return f'{where} is truncated or no PyTorch checkpoint ({reason}): {way_out}'
 
 
 def load_web_files_as_weights_only() -> None:
@@ -158,9 +216,9 @@ def load_web_files_as_weights_only() -> None:
     Symptom: a checkpoint given by an http address runs the code in it, while a local file does not:
     mmengine calls ``torch.hub.load_state_dict_from_url``, whose ``weights_only`` is off.
     """
-    CheckpointLoader.register_scheme(('http://', 'https://'), _load_web_file, force=True)
+    CheckpointLoader.register_scheme(('http://', 'https://'), load_from_http, force=True)
 
 
-def _load_web_file(filename: str, map_location: object = None, **_: object) -> dict:
-    """Read a checkpoint at an address, in the signature that mmengine calls."""
+def load_from_http(filename: str, map_location: object = None, **_: object) -> dict:
+    """Take the place of mmengine's function of this name, by which it logs the kind of source."""
     return load_state_dict_file(filename, map_location)

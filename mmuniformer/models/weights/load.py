@@ -1,4 +1,9 @@
-"""Load a backbone from a weight file, and refuse what does not fit."""
+"""Load a backbone from a weight file, and refuse what does not fit.
+
+Files differ from a model in expected ways: ImageNet files have a classifier and lack the output
+norms of dense prediction. Any other difference is an error that says what the file is and what to
+change, because half-loaded weights train quietly to a bad result.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +15,25 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from torch import Tensor
+from mmengine.model import PretrainedInit
+from mmengine.registry import WEIGHT_INITIALIZERS
+from torch import Tensor, nn
 
 from mmuniformer.errors import CheckpointError
-from mmuniformer.models.base import StagedBackbone
 from mmuniformer.models.weights.files import load_state_dict_file
 from mmuniformer.models.weights.matching import Match, explain, match_backbone
 from mmuniformer.models.weights.released import (
-    anatomy,
     backbone_state,
     file_name,
     guess_preset,
     head_dim_by_name,
     parts,
     recorded_head_dim,
+    spec_of,
 )
+
+TOKEN_LABELED_32 = tuple(('UniFormer', name) for name in ('small', 'small_plus', 'base'))
+"""Networks whose token-labeled releases have head_dim 32, next to later ones of 64."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,7 @@ class LoadReport:
 
 
 def load_pretrained(
-    model: StagedBackbone,
+    model: nn.Module,
     checkpoint: str | Path,
     prefix: str | None = None,
     map_location: str | torch.device = 'cpu',
@@ -58,33 +67,95 @@ def load_pretrained(
 ) -> LoadReport:
     """Load a released file, or a whole model's backbone, into a backbone and log a report.
 
-    Expected: files lack output norms and BatchNorm's counters, and bring classifiers and stages
-    that the backbone does not have. Anything else is an error and leaves the model as it was.
-
     Args:
-        model: The backbone.
+        model: The backbone; it has an attribute ``head_dim``.
         checkpoint: Path or URL.
         prefix: Where in a whole model the backbone is; ``backbone`` by default.
         map_location: As in ``torch.load``.
         head_dim: What the file was trained with; overrides what its name tells.
 
     Raises:
-        CheckpointError: The file can't be read, is of another network, or is known to have
-            another head_dim than the model.
+        CheckpointError: The file can't be read or does not fit; the model is as it was.
     """
     source = str(checkpoint)
     raw = load_state_dict_file(source, map_location)
     theirs = backbone_state(raw, prefix)
-    ours = model.state_dict()
-    match = match_backbone(ours, theirs)
-    if not match.fits:
-        raise CheckpointError(explain(source, ours, theirs, match))
-    check_head_dim(model.head_dim, source, raw, theirs, head_dim)
+    match = check_backbone(model, theirs, raw, source, head_dim=head_dim)
     model.load_state_dict({name: theirs[name] for name in match.loaded}, strict=False)
-    preset = guess_preset(anatomy(theirs))
+    preset = guess_preset(spec_of(theirs))
     report = LoadReport(source, ' '.join(preset) if preset else 'no preset', match)
     print_log(str(report), logger='current')
     return report
+
+
+def check_backbone(
+    model: nn.Module,
+    theirs: Mapping[str, Tensor],
+    raw: Mapping[str, Any],
+    source: str,
+    whole: bool = False,
+    head_dim: int | None = None,
+) -> Match:
+    """Refuse a file's backbone that does not fit: the rules for every way of loading one.
+
+    Args:
+        model: The backbone; it has an attribute ``head_dim``.
+        theirs: The file's backbone, by the backbone's own keys.
+        raw: What the file holds.
+        source: The file's name, for messages and for what it tells of head_dim.
+        whole: The file is of a whole model, which has output norms.
+        head_dim: What the file was trained with, if the user says so.
+
+    Raises:
+        CheckpointError: The file is of another network, or is known to have another head_dim.
+    """
+    ours = model.state_dict()
+    check_form(ours, theirs)
+    match = match_backbone(ours, theirs, whole)
+    if not match.fits:
+        raise CheckpointError(explain(source, ours, theirs, match))
+    check_head_dim(model.head_dim, source, raw, theirs, head_dim)
+    return match
+
+
+def check_form(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
+    """Refuse folded weights for a plain model and the reverse: they share keys and shapes.
+
+    Raises:
+        CheckpointError: One side is deployed and the other is not.
+    """
+    deployed = 'deployed' in ours
+    if ('deployed' in theirs) != deployed and not ours.keys().isdisjoint(theirs):
+        found, wanted = ('plain', 'deployed') if deployed else ('deployed', 'plain')
+        raise CheckpointError(
+            f'{found} weights do not go into a {wanted} model: load plain weights, and call '
+            'switch_to_deploy() after that; deployed weights need it called before'
+        )
+
+
+def check_state_dict(
+    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], strict: bool
+) -> None:
+    """Refuse what ``load_state_dict`` would half load into a backbone.
+
+    mmengine loads what fits and warns about the rest, so that a ``base`` detector goes into a
+    ``small`` one. Keys of no network at all, as an adapter adds them, are left to the caller.
+
+    Args:
+        ours: The backbone's state dict.
+        theirs: What is given for it, by the same keys; nothing passes.
+        strict: Whether all of the backbone is expected.
+
+    Raises:
+        CheckpointError: The weights are of another network or in another form.
+    """
+    check_form(ours, theirs)
+    common = ours.keys() & theirs.keys()
+    if strict and common:
+        reshaped = any(ours[key].shape != theirs[key].shape for key in common)
+        if reshaped or spec_of(ours).differences(spec_of(theirs)):
+            match = match_backbone(ours, theirs)
+            raise CheckpointError(explain('the state dict', ours, theirs, match))
 
 
 def check_head_dim(
@@ -97,7 +168,7 @@ def check_head_dim(
     """Refuse a file known to be of another head_dim, which no shape shows.
 
     Known means: stated by the user, recorded by mmuniformer in the file, or told by its name. A
-    classifier for token labelling alone is no proof (there are files of both kinds): it warns.
+    classifier for token labeling alone is no proof (there are files of both kinds): it warns.
 
     Raises:
         CheckpointError: The head_dim is known and is not the model's.
@@ -111,16 +182,16 @@ def check_head_dim(
             continue
         if dim != ours:
             raise CheckpointError(
-                f'{source} has head_dim {dim} ({why}) and the backbone {ours}: every shape agrees '
-                f'and the accuracy would be ruined. Set head_dim={dim} in the backbone; or, if '
-                f'the file is really of head_dim {ours}, state it: '
-                f"init_cfg=dict(type='Pretrained', checkpoint=..., head_dim={ours})"
+                f'{source} has head_dim {dim} ({why}) and the backbone {ours}: every shape fits '
+                f'and the accuracy would be ruined. Set head_dim={dim} in the backbone. If the '
+                f'file was trained with {ours}, state it by init_cfg.head_dim={ours}, or record it '
+                f'with `mmuniformer convert {source} NEW.pth --head-dim {ours}`'
             )
         return
-    labelled = 'aux_head.weight' in theirs and guess_preset(anatomy(theirs)) in TOKEN_LABELLED_32
-    if labelled and ours != 32:
+    labeled = 'aux_head.weight' in theirs and guess_preset(spec_of(theirs)) in TOKEN_LABELED_32
+    if labeled and ours != 32:
         print_log(
-            f'{source} was trained with token labelling, and such files have head_dim 32 unless '
+            f'{source} was trained with token labeling, and such files have head_dim 32 unless '
             f'their name says dim64; the backbone has {ours}. Shapes do not show it: state '
             'head_dim in init_cfg to be safe.',
             logger='current',
@@ -128,5 +199,19 @@ def check_head_dim(
         )
 
 
-TOKEN_LABELLED_32 = tuple(('UniFormer', name) for name in ('small', 'small_plus', 'base'))
-"""Networks whose token-labelled releases have head_dim 32, next to later ones of 64."""
+def split_init_cfg(init_cfg: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the arguments of the weight files in an ``init_cfg``, and its other initializers.
+
+    Takes what mmengine takes: a dict or a list of them, whose type is a name, a scoped name or a
+    class. A file named None (``--cfg-options ....checkpoint=None``) is none.
+    """
+    files, others = [], []
+    for cfg in [init_cfg] if isinstance(init_cfg, Mapping) else init_cfg or []:
+        kind = cfg['type']
+        if isinstance(kind, str):
+            kind = WEIGHT_INITIALIZERS.get(kind)
+        if kind is not PretrainedInit:
+            others.append(cfg)
+        elif str(cfg['checkpoint']).lower() != 'none':
+            files.append({key: value for key, value in cfg.items() if key != 'type'})
+    return files, others

@@ -12,10 +12,10 @@ from mmuniformer.models.weights.released import (
     PART_STAGES,
     UNUSED_COUNTER,
     UNUSED_PARTS,
-    Anatomy,
-    anatomy,
+    NetworkSpec,
     guess_preset,
     parts,
+    spec_of,
     stem_weight,
 )
 
@@ -25,13 +25,13 @@ ENOUGH = 0.95
 
 @dataclass(frozen=True)
 class Match:
-    """How a file's names and shapes fit a backbone's; tuples of names."""
+    """How a file's keys and shapes fit a backbone's; tuples of keys."""
 
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
-    """Lacking in the file, as expected: output norms, counters."""
+    """Not in the file, as expected: output norms, counters."""
     unused: tuple[str, ...]
-    """Of no use here, as expected: classifiers, stages that are not built."""
+    """Not in the model, as expected: classifiers, stages that are not built."""
     lost: tuple[str, ...]
     """In the model and not in the file."""
     unexpected: tuple[str, ...]
@@ -52,7 +52,7 @@ def match_backbone(
 
     Args:
         ours: The model's.
-        theirs: The file's, by the backbone's own names.
+        theirs: The file's, by the backbone's own keys.
         whole: The file is of a whole model: then output norms must be there.
     """
     stages = {PART_STAGES[part] for part in parts(ours, len(ours)) if part.startswith('blocks')}
@@ -79,11 +79,11 @@ def explain(
     source: str, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], match: Match
 ) -> str:
     """Say why a file does not fit a backbone, and what to set so that it does."""
-    mine, found = anatomy(ours), anatomy(theirs)
+    mine, found = spec_of(ours), spec_of(theirs)
     lines = [f'{source} does not fit the backbone: nothing was loaded.']
     stem = stem_weight(theirs)
     if stem is None:
-        lines.append(f'It holds no UniFormer backbone; names start with {", ".join(parts(theirs))}')
+        lines.append(f'It holds no UniFormer backbone; keys start with {", ".join(parts(theirs))}')
     elif stem.ndim == 5:
         lines.append('It is a video network (3-D convolutions): take an image one.')
     else:
@@ -94,9 +94,9 @@ def explain(
         if differing:
             lines.append(f'The file has {found.describe(differing)};')
             lines.append(f'the backbone {mine.describe(differing)}.')
-            lines.append(cure(found, differing))
+            lines.append(hint(found, differing))
     for title, names in (
-        ('Lacking in the file', match.lost),
+        ('Missing in the file', match.lost),
         ('Unknown to the backbone', match.unexpected),
         ('Of another shape', match.reshaped),
     ):
@@ -105,25 +105,25 @@ def explain(
     return '\n  '.join(lines)
 
 
-def cure(found: Anatomy, differing: list[str]) -> str:
-    """Name the setting that makes a backbone fit a file of known anatomy."""
+def hint(found: NetworkSpec, differing: list[str]) -> str:
+    """Name the setting that makes a backbone fit a file."""
     if differing == ['in_channels']:
         return f'Set in_channels={found.in_channels[0]}, or convert the first layer of the file.'
     preset = guess_preset(found)
     if preset:
-        advice = f"Set type='mmuniformer.{preset[0]}', arch='{preset[1]}'"
+        text = f"Set type='mmuniformer.{preset[0]}', arch='{preset[1]}'"
     else:
-        advice = 'Set the arguments named above as the file has them'
+        text = 'Set the arguments named above as the file has them'
     if 'layer_scale' in differing:
         scale = tuple(1e-6 if has else 0 for has in found.layer_scale)
-        advice += f' (the same LayerScale elsewhere: layer_scale_init_value={scale})'
-    return f'{advice}, or take the file that belongs to the present ones.'
+        text += f' (the same LayerScale elsewhere: layer_scale_init_value={scale})'
+    return f'{text}, or take the file that belongs to the present ones.'
 
 
 def sample(
     names: tuple[str, ...], ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], few: int = 4
 ) -> str:
-    """List a few names, with both shapes where both sides have them."""
+    """List a few keys, with both shapes where both sides have them."""
     shown = [
         f'{name} (file {tuple(theirs[name].shape)}, model {tuple(ours[name].shape)})'
         if name in ours and name in theirs

@@ -1,6 +1,6 @@
-"""What is known of released weight files: their names, their contents, the networks in them.
+"""What is known of released weight files: their names, their layouts, the networks in them.
 
-Facts and pure functions on state dicts; ``checkpoints`` reads files and loads models with them.
+Facts and pure functions on state dicts; ``files`` reads them and ``load`` fills models.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from urllib.parse import urlparse
 from torch import Tensor
 
 from mmuniformer.errors import CheckpointError
-from mmuniformer.models.arch import NUM_STAGES, UNIFORMER, UNIFORMER_LIGHT, Arch
+from mmuniformer.models.arch import NUM_STAGES, UNIFORMER, UNIFORMER_LIGHT
 
 WRAPPERS = ('state_dict', 'model')
 """Keys under which a file may nest its weights; some files nest nothing."""
+
+MAX_NESTING = 4
+"""Wrappers in wrappers, after which a file is no checkpoint."""
 
 PARALLEL_PREFIX = 'module.'
 BACKBONE_PREFIX = 'backbone.'
@@ -28,7 +31,7 @@ UNUSED_PARTS = ('head', 'norm', 'aux_head', 'head_cls', 'norm_cls')
 """Classifiers and their norms in ImageNet files; the last two in hourglass files only."""
 
 RENAMED_PARTS = {'keypoint_head.': 'head.'}
-"""Names of the frameworks before mmengine, and what they are today."""
+"""Names of parts before mmengine, and the current ones."""
 
 PART_STAGES = {f'{part}{s}': s for s in range(1, 5) for part in ('patch_embed', 'blocks', 'norm')}
 PART_STAGES |= {'cls_token': 3, 'cls_upsample': 4}
@@ -42,7 +45,7 @@ UNUSED_COUNTER = '.num_batches_tracked'
 
 HEAD_DIM_BY_NAME = (
     (r'dim[-_]?(?P<dim>28|32|64)(?!\d)', None),
-    (r'large', 64),
+    (r'uniformer[-_]large', 64),
     (r'(^|[-_.])tl([-_.]|$)|token[-_]?label', 32),
     (r'small[-_]plus', 32),
     (r'(small|base)([-_]ls)?[-_]in1k', 64),
@@ -56,23 +59,30 @@ The released names are ``uniformer_{small,small_plus,base}_tl_{224,384}`` (32), 
 
 
 @dataclass(frozen=True)
-class Anatomy:
-    """What names and shapes tell of a network: one entry a stage, None where a stage is absent."""
+class NetworkSpec:
+    """What keys and shapes tell of a network: one entry a stage, None where a stage is absent."""
 
-    hourglass: bool
+    hourglass: tuple[bool | None]
+    """Whether there is a class token, from stage 3 on."""
     embed_dims: tuple[int | None, ...]
     depths: tuple[int | None, ...]
     conv_stem: tuple[bool | None, ...]
     mlp_ratios: tuple[float | None, ...]
     layer_scale: tuple[bool | None, ...]
-    in_channels: tuple[int | None, ...]
+    in_channels: tuple[int | None]
 
-    def differences(self, other: Anatomy) -> list[str]:
+    def differences(self, other: NetworkSpec) -> list[str]:
         """Return the fields in which two networks differ on the stages that both have."""
         return [
             field.name
             for field in fields(self)
-            if not agree(getattr(self, field.name), getattr(other, field.name))
+            if any(
+                ours != theirs
+                for ours, theirs in zip(
+                    getattr(self, field.name), getattr(other, field.name), strict=True
+                )
+                if None not in (ours, theirs)
+            )
         ]
 
     def describe(self, names: Iterable[str]) -> str:
@@ -83,7 +93,7 @@ class Anatomy:
         """Write one field."""
         value = getattr(self, name)
         if name == 'hourglass':
-            return 'a class token' if value else 'no class token'
+            return 'a class token' if value[0] else 'no class token'
         if name == 'layer_scale':
             stages = [str(stage) for stage, has in enumerate(value, 1) if has]
             where = f'in stages {", ".join(stages)}' if stages else 'nowhere'
@@ -91,33 +101,24 @@ class Anatomy:
         return f'{name}={value[0] if len(value) == 1 else value}'
 
 
-def agree(ours: Any, theirs: Any) -> bool:
-    """Compare two fields; a None on either side says nothing."""
-    if not isinstance(ours, tuple):
-        return ours == theirs
-    return all(a == b for a, b in zip(ours, theirs, strict=True) if None not in (a, b))
-
-
-def anatomy(state: Mapping[str, Tensor]) -> Anatomy:
-    """Read the network off a backbone's names and shapes."""
-    stages = [stage_anatomy(state, stage) for stage in range(1, NUM_STAGES + 1)]
+def spec_of(state: Mapping[str, Tensor]) -> NetworkSpec:
+    """Read the network off a backbone's keys and shapes."""
+    stages = [stage_spec(state, stage) for stage in range(1, NUM_STAGES + 1)]
     stem = stem_weight(state)
-    return Anatomy(
-        'cls_token' in state or 'cls_upsample.weight' in state,
-        *zip(*stages, strict=True),
-        in_channels=(None if stem is None else stem.shape[1],),
-    )
+    hourglass = None if stages[2][1] is None else 'cls_token' in state
+    in_channels = None if stem is None else stem.shape[1]
+    return NetworkSpec((hourglass,), *zip(*stages, strict=True), (in_channels,))
 
 
 def stem_weight(state: Mapping[str, Tensor]) -> Tensor | None:
-    """Return the kernel of the first convolution of a backbone, or None: it is no backbone."""
+    """Return the kernel of a backbone's first convolution, or None: this is no backbone."""
     for name in ('patch_embed1.proj.weight', 'patch_embed1.proj.0.weight'):
         if name in state and state[name].ndim > 1:
             return state[name]
     return None
 
 
-def stage_anatomy(state: Mapping[str, Tensor], stage: int) -> tuple[Any, ...]:
+def stage_spec(state: Mapping[str, Tensor], stage: int) -> tuple[Any, ...]:
     """Return a stage's width, depth, conv stem, FFN ratio and LayerScale; stages from 1."""
     start = f'blocks{stage}.'
     blocks = {key.split('.')[1] for key in state if key.startswith(start)}
@@ -131,51 +132,79 @@ def stage_anatomy(state: Mapping[str, Tensor], stage: int) -> tuple[Any, ...]:
     return dim, len(blocks), conv_stem, ratio, f'{start}0.gamma_1' in state
 
 
-def preset_anatomy(arch: Arch, hourglass: bool) -> Anatomy:
-    """Return what a preset's weights look like."""
-    scale = tuple(value > 0 for value in arch.layer_scale_init_value)
-    return Anatomy(
-        hourglass, arch.embed_dims, arch.depths, arch.conv_stem, arch.mlp_ratios, scale, (None,)
-    )
-
-
-def guess_preset(found: Anatomy) -> tuple[str, str] | None:
-    """Return the class and the preset that have this anatomy, or None.
+def guess_preset(found: NetworkSpec) -> tuple[str, str] | None:
+    """Return the class and the preset that look like this, or None.
 
     ``small`` also stands for its token-labelled form, which looks the same.
     """
     for kind, presets in (('UniFormer', UNIFORMER), ('UniFormerLight', UNIFORMER_LIGHT)):
         for name, arch in presets.items():
-            if not found.differences(preset_anatomy(arch, kind == 'UniFormerLight')):
+            scale = tuple(value > 0 for value in arch.layer_scale_init_value)
+            spec = NetworkSpec(
+                *((kind == 'UniFormerLight',), arch.embed_dims, arch.depths, arch.conv_stem),
+                *(arch.mlp_ratios, scale, (None,)),
+            )
+            if not found.differences(spec):
                 return kind, name
     return None
 
 
-def weights_of(raw: Mapping[str, Any]) -> OrderedDict[str, Tensor]:
-    """Return a file's tensors by name: unwrapped, without a parallel wrapper's prefix."""
-    _, nested = unwrap(raw)
-    state = OrderedDict((str(k), v) for k, v in nested.items() if isinstance(v, Tensor))
-    if is_parallel(state):
-        state = OrderedDict((key.removeprefix(PARALLEL_PREFIX), v) for key, v in state.items())
-    return state
+@dataclass(frozen=True)
+class Layout:
+    """How a file lays out its state dict: all that ``state_dict_of`` takes away."""
+
+    wrappers: tuple[str, ...] = ()
+    """Keys that lead to the state dict."""
+    prefix: str = ''
+    """What a parallel wrapper put before all keys."""
+    renamed: tuple[str, ...] = ()
+    """Parts with a name from before mmengine."""
 
 
-def unwrap(raw: Mapping[str, Any]) -> tuple[list[str], Mapping[str, Any]]:
-    """Return the keys that lead to a file's weights, and what is there."""
-    path = []
-    while key := next((k for k in WRAPPERS if isinstance(raw.get(k), Mapping)), None):
-        path.append(key)
+def state_dict_of(raw: Mapping[str, Any], ours: Iterable[str] = ()) -> OrderedDict[str, Tensor]:
+    """Return a file's tensors by the keys that current models have.
+
+    The one place that knows how files nest, prefix and name their state dicts.
+
+    Args:
+        raw: What the file holds.
+        ours: Keys of the model to be loaded. A part that it has by an old name keeps this name.
+    """
+    layout, nested = layout_of(raw)
+    parts_kept = {key.partition('.')[0] for key in ours}
+    names = {old: new for old, new in RENAMED_PARTS.items() if old.rstrip('.') not in parts_kept}
+    return rename_parts(
+        {key.removeprefix(layout.prefix): value for key, value in nested.items()}, names
+    )
+
+
+def layout_of(raw: Mapping[str, Any]) -> tuple[Layout, dict[str, Tensor]]:
+    """Return how a file lays out its tensors, and the tensors by the keys in the file."""
+    wrappers = []
+    while key := next((key for key in WRAPPERS if isinstance(raw.get(key), Mapping)), None):
+        if len(wrappers) == MAX_NESTING:  # a file can contain itself
+            return Layout(), {}
+        wrappers.append(key)
         raw = raw[key]
-    return path, raw
+    state = {str(key): value for key, value in raw.items() if isinstance(value, Tensor)}
+    prefix = PARALLEL_PREFIX if all(key.startswith(PARALLEL_PREFIX) for key in state) else ''
+    renamed = [old for old in RENAMED_PARTS if any(key.startswith(prefix + old) for key in state)]
+    return Layout(tuple(wrappers), prefix, tuple(renamed)), state
 
 
-def is_parallel(names: Iterable[str]) -> bool:
-    """Tell whether all names carry a parallel wrapper's prefix."""
-    return all(str(name).startswith(PARALLEL_PREFIX) for name in names)
+def rename_parts(
+    state: Mapping[str, Tensor], table: Mapping[str, str], prefix: str = ''
+) -> OrderedDict[str, Tensor]:
+    """Replace the starts of keys by a table, and put a prefix before all; order is kept."""
+    renamed = OrderedDict()
+    for key, tensor in state.items():
+        start = next((old for old in table if key.startswith(old)), '')
+        renamed[prefix + table.get(start, '') + key.removeprefix(start)] = tensor
+    return renamed
 
 
 def backbone_state(raw: Mapping[str, Any], prefix: str | None = None) -> OrderedDict[str, Tensor]:
-    """Return the backbone's tensors of a file, by the backbone's own names.
+    """Return the backbone's tensors of a file, by the backbone's own keys.
 
     Args:
         raw: What the file holds: weights, bare or nested, of a backbone or a whole model.
@@ -184,12 +213,12 @@ def backbone_state(raw: Mapping[str, Any], prefix: str | None = None) -> Ordered
     Raises:
         CheckpointError: Nothing has the ``prefix`` that was asked for.
     """
-    state = weights_of(raw)
+    state = state_dict_of(raw)
     start = (prefix or BACKBONE_PREFIX).rstrip('.') + '.'
     inner = OrderedDict((k.removeprefix(start), v) for k, v in state.items() if k.startswith(start))
     if prefix and not inner:
         raise CheckpointError(
-            f'no name in the checkpoint starts with prefix={start!r}; names start with '
+            f'no key of the checkpoint starts with prefix={start!r}; keys start with '
             f'{", ".join(parts(state))}: leave prefix out or correct it'
         )
     return inner or state
