@@ -15,7 +15,7 @@ from mmuniformer.apis.explain import (
     explain_layouts,
     view,
 )
-from mmuniformer.apis.inference.inputs import UnreadableError, read_picture
+from mmuniformer.apis.inference.decode import read_image
 from mmuniformer.cli.options import ConfigCommand, cfg_options
 from mmuniformer.errors import UserError
 from mmuniformer.models import UniFormer
@@ -67,10 +67,7 @@ def command(
     unknown = [name for name in chosen if name not in STAGE3_LAYOUTS]
     if unknown:
         raise UserError(f'--layouts {unknown[0]}: choose of {", ".join(STAGE3_LAYOUTS)}')
-    try:
-        shown = view(cfg, read_picture(image), query)
-    except UnreadableError as error:
-        raise UserError(f'{image}: {error}') from error
+    shown = view(cfg, read_image(image), query)
     backbone = build_backbone(cfg, checkpoint)
     if isinstance(backbone, UniFormer):
         rows = explain_layouts(backbone, shown, chosen, window_size)

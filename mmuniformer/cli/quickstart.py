@@ -112,7 +112,7 @@ def draw(task: Task, config: Path, checkpoint: Path, data: ToyData, out: Path) -
         options += ['--ann-file', str(people).replace('person_keypoints', 'instances')]
     command = ['predict', task.name, str(config), str(checkpoint), *scenes, *options]
     call(f'predict {task.name}', 'mmuniformer', *command)
-    return [str(path) for path in sorted((out / 'pictures').iterdir())]
+    return [str(path) for path in sorted((out / 'vis').iterdir())]
 
 
 def scene_paths(data: ToyData) -> list[Path]:

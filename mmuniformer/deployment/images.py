@@ -14,8 +14,9 @@ from mmengine.registry import DATASETS
 from torch import Tensor, nn
 
 from mmuniformer.apis.config import scope_of
-from mmuniformer.apis.inference.inputs import PICTURES, UnreadableError, listing, read_picture
+from mmuniformer.apis.inference.decode import IMAGES, read_image
 from mmuniformer.apis.inference.network import array_pipeline, config_meta
+from mmuniformer.apis.inference.sources import listing
 from mmuniformer.datasets.checks.annotations import check_dataset
 from mmuniformer.deployment.files import quiet
 from mmuniformer.errors import UserError
@@ -45,22 +46,16 @@ def data_images(cfg: Config, model: nn.Module, split: str, count: int) -> Iterat
 
 
 def folder_images(cfg: Config, model: nn.Module, folder: Path, count: int) -> Iterator[np.ndarray]:
-    """Yield the first pictures of a folder, prepared as in a test.
+    """Yield the first images of a folder, prepared as in a test.
 
     Raises:
-        UserError: It holds no picture, or one that can not be read.
+        InputError: It holds no image, or one that cannot be read.
     """
-    try:
-        pictures = [path for path in listing(folder) if path.suffix.lower() in PICTURES][:count]
-    except UnreadableError as error:
-        raise UserError(f'--calibrate {folder}: {error}') from error
+    images = [path for path in listing(folder) if path.suffix.lower() in IMAGES][:count]
     with quiet(), scope_of(cfg):
         pipeline, meta = Compose(array_pipeline(cfg)), config_meta(cfg)
-        for path in pictures:
-            try:
-                image = read_picture(path)
-            except UnreadableError as error:
-                raise UserError(f'--calibrate: {path}: {error}') from error
+        for path in images:
+            image = read_image(path)
             height, width = image.shape[:2]
             person = {
                 'bbox': np.array([[0, 0, width, height]], np.float32),

@@ -1,9 +1,26 @@
-"""Prediction on pictures and videos, as a command and as functions.
+"""Prediction on images and videos: ``mmuniformer predict``, from Python.
 
-``inputs`` finds and decodes, ``network`` runs a model with its test pipeline, ``det``, ``seg`` and
-``pose`` turn what it says into COCO records and drawings, ``output`` writes, ``run`` is the loop.
+``sources`` finds files and decodes frames (``decode``), ``network`` runs a model with its test
+pipeline, ``det``, ``seg`` and ``pose`` turn its outputs into results, COCO records and drawings,
+``writers`` writes them, ``run`` is the loop.
+
+Example:
+    >>> frames = Frames(['photos', 'clip.mp4'])
+    >>> task = DetTask(Network('det', 'CONFIG', 'CHECKPOINT'))  # doctest: +SKIP
+    >>> for frame, result in predict(task, frames):  # doctest: +SKIP
+    ...     print(frame, result.boxes, result.scores)
 """
 
-from mmuniformer.cli.predict import command
+from mmuniformer.apis.inference.boxes import BoxFile, Detected, WholeImage
+from mmuniformer.apis.inference.det import DetTask
+from mmuniformer.apis.inference.network import Network
+from mmuniformer.apis.inference.pose import PoseTask
+from mmuniformer.apis.inference.run import predict
+from mmuniformer.apis.inference.seg import SegTask
+from mmuniformer.apis.inference.sources import Frame, Frames
+from mmuniformer.apis.inference.writers import Writer
 
-__all__ = ['command']
+__all__ = [
+    'BoxFile', 'DetTask', 'Detected', 'Frame', 'Frames', 'Network', 'PoseTask',
+    'SegTask', 'WholeImage', 'Writer', 'predict',
+]  # fmt: skip

@@ -1,32 +1,32 @@
-"""Top-down pose estimation: people's boxes, their key points, COCO records, drawings."""
+"""Top-down pose estimation: keypoints in boxes, COCO records, drawings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mmuniformer.apis.inference.coco import PERSON, PeopleBoxes, without_slivers
-from mmuniformer.apis.inference.det import DetTask
-from mmuniformer.apis.inference.inputs import Shot
+from mmuniformer.apis.inference.boxes import BoxFile, Detected, WholeImage
 from mmuniformer.apis.inference.network import Network
+from mmuniformer.apis.inference.sources import Frame
 from mmuniformer.errors import UserError
 from mmuniformer.visualization.draw import colors, draw_poses
 
 SCORED_FROM = 0.2
-"""Key points with a lower score do not count in a person's, as in mmpose's ``CocoMetric``."""
+"""Keypoints with a lower score do not count in an instance's, as in mmpose's ``CocoMetric``."""
 
-Finder = Callable[[Sequence[tuple[Shot, Any]]], list[np.ndarray]]
-"""Gives the people of pictures with their ids: ``(N, 5)`` x1, y1, x2, y2, score each."""
+MIN_BOX_SIDE = 1.0
+"""Pixels; nothing can be seen in a thinner box."""
 
 
 @dataclass(frozen=True)
-class People:
-    """The people in a picture.
+class Poses:
+    """The poses in an image.
 
-    ``boxes`` ``(N, 5)`` x1, y1, x2, y2, score; ``keypoints`` ``(N, K, 2)``; ``scores`` ``(N, K)``.
+    ``boxes`` ``(N, 6)`` x1, y1, x2, y2, score, category index; ``keypoints`` ``(N, K, 2)``;
+    ``scores`` ``(N, K)``.
     """
 
     boxes: np.ndarray
@@ -34,65 +34,31 @@ class People:
     scores: np.ndarray
 
 
-def whole_picture(shots: Sequence[tuple[Shot, Any]]) -> list[np.ndarray]:
-    """Take each picture for one person."""
-    sizes = (shot.image.shape[:2] for shot, _ in shots)
-    return [np.array([[0, 0, width, height, 1]], dtype=np.float32) for height, width in sizes]
-
-
-def from_file(boxes: PeopleBoxes) -> Finder:
-    """Take people from a file, by picture id."""
-    return lambda shots: [boxes(number, *shot.image.shape[:2]) for shot, number in shots]
-
-
-def from_detector(detector: DetTask) -> Finder:
-    """Detect people first.
-
-    Raises:
-        UserError: The detector has several classes and none of them is ``person``.
-    """
-    if PERSON not in detector.classes and len(detector.classes) > 1:
-        raise UserError(
-            f'{detector.network.config} detects {", ".join(detector.classes[:5])}, but no '
-            f'{PERSON}: give a detector of people, or boxes with --boxes'
-        )
-    wanted = detector.classes.index(PERSON) if PERSON in detector.classes else 0
-
-    def find(shots: Sequence[tuple[Shot, Any]]) -> list[np.ndarray]:
-        return [
-            without_slivers(np.column_stack([found.boxes, found.scores])[found.labels == wanted])
-            for found in detector(shots)
-        ]
-
-    return find
-
-
 class PoseTask:
-    """Predicts people's key points.
+    """Predicts keypoints. ``skipped`` counts the boxes of each frame, by id, that are not used.
 
     Args:
         network: The pose estimator.
-        finder: Where the people are.
-        score_thr: Lowest score of a key point to be drawn; the records hold all.
-        batch_size: People at a time.
-        category: COCO's id of people in the records.
+        finder: Where the instances are; None: each image is one person.
+        score_thr: Lowest score of a keypoint that is drawn; the records hold all.
+        batch_size: Instances at a time.
 
     Raises:
-        UserError: The key points that the model has are not those that are named.
+        UserError: The model has another number of keypoints than are named.
     """
 
-    unit = 'people'
+    unit = 'poses'
 
     def __init__(
         self,
         network: Network,
-        finder: Finder,
-        score_thr: float,
+        finder: WholeImage | BoxFile | Detected | None = None,
+        score_thr: float = 0.3,
         batch_size: int = 1,
-        category: int = 1,
     ):
         self.network = network
-        self.finder = finder
+        self.finder = finder or WholeImage()
+        self.skipped: dict[Any, int] = {}
         self.score_thr = score_thr
         self.batch_size = batch_size
         meta = network.meta
@@ -100,56 +66,62 @@ class PoseTask:
         channels = getattr(network.model.head, 'out_channels', count)
         if count is None or channels != count:
             raise UserError(
-                f'{network.config}: the model has {channels} key points and the checkpoint or '
+                f'{network.config}: the model has {channels} keypoints, but the checkpoint or '
                 f'config describes {count}: set test_dataloader.dataset.metainfo'
             )
         self.links = [tuple(link) for link in meta['skeleton_links']]
-        self.link_colours = colors(meta.get('skeleton_link_colors'), len(self.links))
-        self.point_colours = colors(meta.get('keypoint_colors'), count)
+        self.link_colors = colors(meta.get('skeleton_link_colors'), len(self.links))
+        self.point_colors = colors(meta.get('keypoint_colors'), count)
         names = [meta['keypoint_id2name'][k] for k in range(count)]
-        skeleton = [[a + 1, b + 1] for a, b in self.links]  # COCO counts key points from 1
+        skeleton = [[a + 1, b + 1] for a, b in self.links]  # COCO counts keypoints from 1
         self.categories = [
-            {'id': category, 'name': PERSON, 'keypoints': names, 'skeleton': skeleton}
+            {**category, 'keypoints': names, 'skeleton': skeleton}
+            for category in self.finder.categories
         ]
 
-    def __call__(self, shots: Sequence[tuple[Shot, Any]]) -> list[People]:
-        """Predict on pictures, given with their ids."""
-        found = self.finder(shots)
+    def __call__(self, frames: Sequence[Frame]) -> list[Poses]:
+        """Find instances in frames and predict their keypoints."""
+        found = []
+        for frame, boxes in zip(frames, self.finder(frames), strict=True):
+            sides = boxes[:, 2:4] - boxes[:, :2]
+            used = (boxes[:, 5] >= 0) & (sides.min(axis=1, initial=np.inf) >= MIN_BOX_SIDE)
+            self.skipped[frame.id] = int((~used).sum())
+            found.append(boxes[used].astype(np.float32))
         samples = [
             {
                 **self.network.meta,
-                'img': shot.image,
-                'img_id': number,
-                'bbox': box[None, :4].astype(np.float32),
-                'bbox_score': box[4:].astype(np.float32),
+                'img': frame.image,
+                'img_id': frame.id,
+                'bbox': box[None, :4],
+                'bbox_score': box[4:5],
             }
-            for (shot, number), boxes in zip(shots, found, strict=True)
+            for frame, boxes in zip(frames, found, strict=True)
             for box in boxes
         ]
         estimates = []
         for start in range(0, len(samples), self.batch_size):
             estimates += self.network(samples[start : start + self.batch_size])
         poses = iter([estimate.pred_instances for estimate in estimates])
-        return [self.people(boxes, [next(poses) for _ in boxes]) for boxes in found]
+        return [self.poses(boxes, [next(poses) for _ in boxes]) for boxes in found]
 
-    def people(self, boxes: np.ndarray, poses: list[Any]) -> People:
-        """Put a picture's people together."""
-        count = len(self.point_colours)
-        points = np.array([pose.keypoints[0] for pose in poses]).reshape(-1, count, 2)
-        scores = np.array([pose.keypoint_scores[0] for pose in poses]).reshape(-1, count)
-        return People(boxes, points, scores)
+    def poses(self, boxes: np.ndarray, predicted: list[Any]) -> Poses:
+        """Stack the poses of an image."""
+        count = len(self.point_colors)
+        points = np.array([pose.keypoints[0] for pose in predicted]).reshape(-1, count, 2)
+        scores = np.array([pose.keypoint_scores[0] for pose in predicted]).reshape(-1, count)
+        return Poses(boxes, points, scores)
 
-    def records(self, result: People, image_id: Any) -> list[dict[str, Any]]:
-        """Return COCO key point results; a person's score is the box's times the key points'."""
+    def records(self, frame: Frame, result: Poses) -> list[dict[str, Any]]:
+        """Return COCO keypoint results; an instance's score is the box's times the keypoints'."""
         records = []
         for box, points, scores in zip(result.boxes, result.keypoints, result.scores, strict=True):
             certain = scores[scores > SCORED_FROM]
-            x1, y1, x2, y2, box_score = (float(value) for value in box)
+            x1, y1, x2, y2, box_score = (float(value) for value in box[:5])
             triples = np.column_stack([points, scores]).astype(float)
             records.append(
                 {
-                    'image_id': image_id,
-                    'category_id': self.categories[0]['id'],
+                    'image_id': frame.id,
+                    'category_id': self.categories[int(box[5])]['id'],
                     'keypoints': triples.round(3).ravel().tolist(),
                     'score': round(box_score * float(certain.mean()) if len(certain) else 0.0, 5),
                     'bbox': [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)],
@@ -157,9 +129,9 @@ class PoseTask:
             )
         return records
 
-    def draw(self, shot: Shot, result: People) -> np.ndarray:
+    def draw(self, image: np.ndarray, result: Poses) -> np.ndarray:
         """Draw skeletons and boxes."""
         return draw_poses(
-            shot.image, result.boxes[:, :4], result.keypoints, result.scores >= self.score_thr,
-            self.links, self.link_colours, self.point_colours,
+            image, result.boxes[:, :4], result.keypoints, result.scores >= self.score_thr,
+            self.links, self.link_colors, self.point_colors,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Semantic segmentation: class maps, COCO records, mask files, drawings."""
+"""Semantic segmentation: label maps, COCO records, mask files, drawings."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmuniformer.apis.inference.det import class_names, head_classes
-from mmuniformer.apis.inference.inputs import Shot
-from mmuniformer.apis.inference.network import Network
+from mmuniformer.apis.inference.network import Network, head_classes
+from mmuniformer.apis.inference.sources import Frame
 from mmuniformer.visualization.draw import colors, draw_map
 
 
@@ -19,23 +18,29 @@ class SegTask:
     """Predicts a class for each pixel.
 
     Category ids are the class indices from 0, which are also the values in the mask files.
+
+    Args:
+        network: The segmentor.
+
+    Raises:
+        UserError: The names are not as many as the model's classes.
     """
 
     unit = 'class regions'
 
     def __init__(self, network: Network):
         self.network = network
-        self.classes = class_names(network, head_classes(network.model.decode_head))
+        self.classes = network.class_names(head_classes(network.model.decode_head))
         self.categories = [{'id': i, 'name': name} for i, name in enumerate(self.classes)]
-        self.colours = colors(network.meta.get('palette'), len(self.classes))
+        self.colors = colors(network.meta.get('palette'), len(self.classes))
 
-    def __call__(self, shots: Sequence[tuple[Shot, Any]]) -> list[np.ndarray]:
-        """Predict on pictures, given with their ids: a map ``(H, W)`` of class indices each."""
-        samples = self.network([{'img': shot.image, 'img_path': None} for shot, _ in shots])
+    def __call__(self, frames: Sequence[Frame]) -> list[np.ndarray]:
+        """Predict on frames: a map ``(H, W)`` of class indices each."""
+        samples = self.network([{'img': frame.image, 'img_path': None} for frame in frames])
         dtype = np.uint8 if len(self.classes) <= 256 else np.uint16
         return [s.pred_sem_seg.data[0].cpu().numpy().astype(dtype) for s in samples]
 
-    def records(self, result: np.ndarray, image_id: Any) -> list[dict[str, Any]]:
+    def records(self, frame: Frame, result: np.ndarray) -> list[dict[str, Any]]:
         """Return COCO stuff results: one region for each class that occurs."""
         from pycocotools import mask
 
@@ -43,18 +48,18 @@ class SegTask:
         for index in np.unique(result).tolist():
             code = mask.encode(np.asfortranarray((result == index).astype(np.uint8)))
             code['counts'] = code['counts'].decode()
-            records.append({'image_id': image_id, 'category_id': index, 'segmentation': code})
+            records.append({'image_id': frame.id, 'category_id': index, 'segmentation': code})
         return records
 
-    def draw(self, shot: Shot, result: np.ndarray) -> np.ndarray:
-        """Tint the picture by class and name the classes."""
-        return draw_map(shot.image, result, self.classes, self.colours)
+    def draw(self, image: np.ndarray, result: np.ndarray) -> np.ndarray:
+        """Tint the image by class and name the classes."""
+        return draw_map(image, result, self.classes, self.colors)
 
     def mask_file(self, result: np.ndarray) -> bytes:
-        """Return a PNG with the class indices as values, coloured by the palette up to 256."""
+        """Return a PNG with the class indices as values; up to 256 are colored by the palette."""
         image = Image.fromarray(result)
         if result.dtype == np.uint8:
-            image.putpalette(np.array(self.colours, dtype=np.uint8)[:, ::-1].tobytes())
+            image.putpalette(np.array(self.colors, dtype=np.uint8)[:, ::-1].tobytes())
         buffer = io.BytesIO()
         image.save(buffer, 'PNG')
         return buffer.getvalue()

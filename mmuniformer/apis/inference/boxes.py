@@ -1,0 +1,147 @@
+"""Where instances are, for top-down pose: whole images, boxes of a file, or of a detector.
+
+Called with frames, each returns an array ``(N, 6)`` per frame: x1, y1, x2, y2 in pixels, score,
+index into its ``categories``. The index is -1 for boxes not to be used (other categories, crowds).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmuniformer.apis.inference.coco import categories_of, check_data_set, read_json
+from mmuniformer.apis.inference.det import DetTask
+from mmuniformer.apis.inference.sources import Frame
+from mmuniformer.errors import UserError
+
+PERSON = 'person'
+
+
+class WholeImage:
+    """Takes each image for one instance, from edge to edge.
+
+    Args:
+        name: Its category.
+        data_set: A COCO data set whose category id it takes.
+    """
+
+    def __init__(self, name: str = PERSON, data_set: Mapping[str, Any] | None = None):
+        self.categories = categories_of([name], data_set)
+
+    def __call__(self, frames: Sequence[Frame]) -> list[np.ndarray]:
+        """Return one box for each frame."""
+        sizes = (frame.image.shape[:2] for frame in frames)
+        return [np.array([[0, 0, width, height, 1, 0]], np.float32) for height, width in sizes]
+
+
+class BoxFile:
+    """Takes boxes from a COCO data set or COCO detection results, by image id.
+
+    Args:
+        path: The file; ``data_set`` is its content if it is a data set.
+        score_thr: Lowest score of a detection. Annotations have none and count as 1.
+        names: Categories to use, or ``['all']``; if empty, ``person`` or, without that, all.
+        categories: Those of the data set that results belong to, which have ids only.
+
+    Raises:
+        UserError: The file is neither, or lacks a category.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        score_thr: float = 0.0,
+        names: Sequence[str] = (),
+        categories: Sequence[Mapping[str, Any]] = (),
+    ):
+        content = read_json(path)
+        self.data_set = None
+        if isinstance(content, dict):
+            self.data_set = check_data_set(content, path)
+            categories = content.get('categories', ())
+            content = content.get('annotations', [])
+        if not isinstance(content, list):
+            raise UserError(f'{path}: `annotations` should be a list')
+        if names and not categories:
+            raise UserError(
+                f'--box-classes: {path} has no category names; give the data set that has them '
+                'with --ann-file'
+            )
+        known = {c['name']: c['id'] for c in categories} or {PERSON: 1}  # COCO's id
+        self.categories = [{'id': known[n], 'name': n} for n in chosen(names, known, path)]
+        labels = {category['id']: label for label, category in enumerate(self.categories)}
+        self.boxes: dict[Any, list[list[float]]] = defaultdict(list)
+        for number, entry in enumerate(content):
+            try:
+                x, y, width, height = map(float, entry['bbox'])
+                score = float(entry.get('score', 1))
+                label = labels.get(entry.get('category_id', self.categories[0]['id']), -1)
+                label = -1 if entry.get('iscrowd') else label
+                box = [x, y, x + width, y + height, score, label]
+                self.boxes[entry['image_id']] += [box] * (score >= score_thr)
+            except (KeyError, TypeError, ValueError) as error:
+                raise UserError(
+                    f'{path}: entry {number} is no box: it needs image_id and bbox '
+                    f'(x, y, width, height), {type(error).__name__}: {error}'
+                ) from error
+
+    def __call__(self, frames: Sequence[Frame]) -> list[np.ndarray]:
+        """Return the boxes of each frame, clipped to it."""
+        found = []
+        for frame in frames:
+            height, width = frame.image.shape[:2]
+            boxes = np.array(self.boxes.get(frame.id, []), dtype=np.float32).reshape(-1, 6)
+            boxes[:, 0:4:2] = boxes[:, 0:4:2].clip(0, width)
+            boxes[:, 1:4:2] = boxes[:, 1:4:2].clip(0, height)
+            found.append(boxes)
+        return found
+
+
+class Detected:
+    """Takes what a detector finds.
+
+    Args:
+        detector: Its ``score_thr`` is the lowest score of a box.
+        names: Classes to use, or ``['all']``; if empty, ``person`` or, without that, all.
+        data_set: A COCO data set whose category ids the classes take.
+
+    Raises:
+        UserError: The detector or the data set lacks a class.
+    """
+
+    def __init__(
+        self,
+        detector: DetTask,
+        names: Sequence[str] = (),
+        data_set: Mapping[str, Any] | None = None,
+    ):
+        self.detector = detector
+        used = chosen(names, detector.classes, detector.network.config)
+        self.categories = categories_of(used, data_set)
+        self.labels = np.array([used.index(n) if n in used else -1 for n in detector.classes])
+
+    def __call__(self, frames: Sequence[Frame]) -> list[np.ndarray]:
+        """Return the boxes found in each frame."""
+        return [
+            np.column_stack([found.boxes, found.scores, self.labels[found.labels]])
+            for found in self.detector(frames)
+        ]
+
+
+def chosen(names: Sequence[str], known: Sequence[str], where: object) -> list[str]:
+    """Return the categories to use, of those that are known and in their order.
+
+    Raises:
+        UserError: One of the names is not known.
+    """
+    names = names or ([PERSON] if PERSON in known else ['all'])
+    missing = [name for name in names if name not in known]
+    if missing not in ([], ['all']):
+        raise UserError(
+            f'--box-classes {missing[0]}: {where} has no such category; it has {", ".join(known)}'
+        )
+    return [name for name in known if missing or name in names]

@@ -1,0 +1,163 @@
+"""What to predict on: files, folders, glob patterns and videos, one frame after the other."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmuniformer.apis.inference.coco import ImageIds
+from mmuniformer.apis.inference.decode import IMAGES, VIDEOS, Video, is_video, read_image
+from mmuniformer.errors import InputError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to predict on.
+
+    ``name`` is that of its outputs, without suffix, and no other source of the run has it.
+    """
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An image to predict on: a file's, a frame of a video, or an array.
+
+    ``image`` is BGR, ``(H, W, 3)`` uint8, and ``id`` its id in COCO records. An array has no
+    ``source``. ``index`` counts a video's frames from 0, ``fps`` are its frames a second.
+    """
+
+    image: np.ndarray
+    id: Any = 0
+    source: Source | None = None
+    index: int | None = None
+    fps: float | None = None
+
+    def __str__(self) -> str:
+        name = str(self.source.path) if self.source else f'image {self.id}'
+        return name if self.index is None else f'{name}, frame {self.index}'
+
+
+class Frames:
+    """The frames of files, folders (the images and videos directly in them) and glob patterns.
+
+    Each file is taken once, in a stable order, and decoded when its turn comes. What cannot be
+    used is skipped: ``skipped`` says what and why. ``read`` of ``total`` frames are past; a video
+    counts as one until it is opened and says how many it holds.
+
+    Args:
+        inputs: Paths and patterns.
+        data_set: A COCO data set that holds the images; frames take their ids from it.
+
+    Example:
+        >>> frames = Frames(['no-such.jpg'])
+        >>> list(frames), frames.skipped
+        ([], ['no-such.jpg: no such file, folder or pattern'])
+    """
+
+    def __init__(self, inputs: Iterable[str | Path], data_set: Mapping[str, Any] | None = None):
+        self.skipped: list[str] = []
+        paths: dict[Path, Path] = {}
+        for text in map(str, inputs):
+            try:
+                for path in expand(text):
+                    paths.setdefault(path.resolve(), path)
+            except InputError as error:
+                self.skipped.append(str(error))
+            except OSError as error:
+                self.skipped.append(f'{text}: {error.strerror}')
+        self.sources = name_sources(paths.values())
+        self.ids = ImageIds([source.path for source in self.sources], data_set)
+        self.total = len(self.sources)
+        self.read = 0
+
+    def __iter__(self) -> Iterator[Frame]:
+        for source in self.sources:
+            try:
+                yield from self.video(source) if is_video(source.path) else self.image(source)
+            except InputError as error:
+                self.skipped.append(str(error))
+
+    def image(self, source: Source) -> Iterator[Frame]:
+        """Yield the only frame of an image file."""
+        self.read += 1
+        yield Frame(read_image(source.path), self.ids(source.path), source)
+
+    def video(self, source: Source) -> Iterator[Frame]:
+        """Yield the frames of a video; those that the data set lacks are skipped together."""
+        start = self.read
+        self.read += 1
+        video = Video(source.path)
+        self.total += video.count - 1
+        lacking = 0
+        for index, image in video.frames():
+            self.read = start + index + 1
+            try:
+                number = self.ids(source.path, index)
+            except InputError:
+                lacking += 1
+            else:
+                yield Frame(image, number, source, index, video.fps)
+        if lacking:
+            raise InputError(f'{source.path}: {lacking} frames are not in the annotation file')
+
+
+def expand(text: str) -> list[Path]:
+    """Return the files that one input stands for.
+
+    Raises:
+        InputError: There is none.
+        OSError: A folder on the way cannot be read.
+    """
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return listing(path)
+    if path.exists():
+        return [path]
+    if glob.has_magic(text):
+        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+        files = [match for match in matches if match.is_file()]
+        if files:
+            return files
+        raise InputError(f'{text}: the pattern matches no file')
+    raise InputError(f'{text}: no such file, folder or pattern')
+
+
+def listing(folder: Path) -> list[Path]:
+    """Return the images and videos directly in a folder.
+
+    Raises:
+        InputError: There is none, or the folder cannot be read.
+    """
+    try:
+        files = sorted(path for path in folder.iterdir() if not path.name.startswith('.'))
+    except OSError as error:
+        raise InputError(f'{folder}: {error.strerror}') from error
+    known = [path for path in files if path.suffix.lower() in IMAGES + VIDEOS and path.is_file()]
+    if not known:
+        raise InputError(f'{folder}: the folder holds no image and no video')
+    return known
+
+
+def name_sources(paths: Iterable[Path]) -> list[Source]:
+    """Give each file a name of its own: its stem, from the second on with a number."""
+    paths = list(paths)
+    # Names that some file has by right are not given to another: a_2.jpg next to two a.jpg.
+    stems = {path.stem.lower() for path in paths}
+    taken: set[str] = set()
+    sources = []
+    for path in paths:
+        name, number = path.stem, 1
+        while name.lower() in taken or (number > 1 and name.lower() in stems):
+            number += 1
+            name = f'{path.stem}_{number}'
+        taken.add(name.lower())
+        sources.append(Source(path, name))
+    return sources

@@ -1,0 +1,222 @@
+"""What a run writes.
+
+::
+
+    OUT/predictions.json   COCO results
+    OUT/images.json        which image has which id, and the categories: a COCO data set
+    OUT/vis/               drawings; a video's is an MP4
+    OUT/masks/             segmentation: a PNG per image, a folder of PNGs per video
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mmuniformer.apis.inference.decode import is_video
+from mmuniformer.apis.inference.run import Task
+from mmuniformer.apis.inference.sources import Frame, Source
+from mmuniformer.errors import UserError
+
+JPEGS = ('.jpg', '.jpeg')
+JPEG_QUALITY = 92
+
+
+class WriteError(UserError):
+    """A file of the results cannot be written."""
+
+
+class Writer:
+    """Writes results as they come; a context manager.
+
+    The two JSON files appear at the end, whole, also when the run is interrupted: then they hold
+    what was done until then. Those of an earlier run stay where nothing was done or a file could
+    not be written; ``finished`` tells.
+
+    Args:
+        folder: Where to.
+        sources: What will be predicted on.
+        vis: Write drawings.
+        force: Replace files of an earlier run.
+
+    Raises:
+        UserError: A file is there already, or is one of the sources.
+        WriteError: Later, if a file cannot be written.
+    """
+
+    def __init__(
+        self, folder: Path, sources: Sequence[Source], vis: bool = True, force: bool = False
+    ):
+        self.folder = Path(folder)
+        self.vis = vis
+        self.results = self.folder / 'predictions.json'
+        self.listing = self.folder / 'images.json'
+        self.images: list[dict[str, Any]] = []
+        self.records = 0
+        self.finished = False
+        self.categories: list[dict[str, Any]] = []
+        self.video: VideoFile | None = None
+        planned = [self.results, self.listing]
+        for source in sources:
+            planned += [self.drawing(source)] * vis + [self.mask(source)]
+        inputs = {source.path.resolve() for source in sources}
+        for path in planned:
+            if path.resolve() in inputs:
+                raise UserError(f'{path} is an input and would be replaced: choose another --out')
+        present = [path for path in planned if path.exists()]
+        if present and not force:
+            more = f' and {len(present) - 1} more' if len(present) > 1 else ''
+            raise UserError(
+                f'{present[0]}{more} exist: choose another --out, or replace them with --force'
+            )
+
+    def drawing(self, source: Source) -> Path:
+        """Return where a source's drawing goes."""
+        suffix = source.path.suffix.lower()
+        kind = '.mp4' if is_video(source.path) else suffix if suffix in JPEGS else '.png'
+        return self.folder / 'vis' / (source.name + kind)
+
+    def mask(self, source: Source, index: int | None = None) -> Path:
+        """Return where the mask of an image or a frame goes; a video's is a folder."""
+        path = self.folder / 'masks' / source.name
+        if not is_video(source.path):
+            return path.with_name(path.name + '.png')
+        return path if index is None else path / f'{index:06d}.png'
+
+    def __enter__(self) -> Writer:
+        self.part = part_of(self.results)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.stream = self.part.open('w', encoding='utf-8')
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        try:
+            self.close_video()
+            if self.images and not isinstance(error, WriteError):
+                self.finish()
+        finally:
+            with suppress(OSError):  # a full disk, which was told of
+                self.stream.close()
+            self.part.unlink(missing_ok=True)
+
+    def finish(self) -> None:
+        """Put the JSON files in their places."""
+        content = {'images': self.images, 'categories': self.categories}
+        with writing(self.results):
+            self.stream.write('\n]\n' if self.records else '[]\n')
+            self.stream.close()
+            write_whole(self.listing, (json.dumps(content, indent=1) + '\n').encode())
+            os.replace(self.part, self.results)
+        self.finished = True
+
+    def add(self, task: Task, frame: Frame, result: Any) -> None:
+        """Write what a task predicted on a frame of a file."""
+        height, width = frame.image.shape[:2]
+        name = frame.source.path.as_posix()
+        entry = {'id': frame.id, 'file_name': name, 'width': width, 'height': height}
+        if frame.index is not None:
+            entry['frame_id'] = frame.index
+        if hasattr(task, 'mask_file'):
+            path = self.mask(frame.source, frame.index)
+            write_whole(path, task.mask_file(result))
+            entry['mask'] = path.relative_to(self.folder).as_posix()
+        if self.vis:
+            path = self.drawing(frame.source)
+            self.draw(path, frame, task.draw(frame.image, result))
+            entry['vis'] = path.relative_to(self.folder).as_posix()
+        lines = [json.dumps(record) for record in task.records(frame, result)]
+        if lines:
+            with writing(self.results):
+                # One call, so that an interrupt leaves no half of a record.
+                self.stream.write((',\n' if self.records else '[\n') + ',\n'.join(lines))
+        self.records += len(lines)
+        self.images.append(entry)
+        self.categories = task.categories
+
+    def draw(self, path: Path, frame: Frame, drawing: np.ndarray) -> None:
+        """Write a drawing, or add it to its video."""
+        if frame.index is None:
+            options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix in JPEGS else []
+            return write_whole(path, cv2.imencode(path.suffix, drawing, options)[1].tobytes())
+        if self.video is None or self.video.path != path:
+            self.close_video()
+            self.video = VideoFile(path, frame.fps, drawing.shape[:2])
+        self.video.write(frame.index, drawing)
+
+    def close_video(self) -> None:
+        """Finish the video that is being written."""
+        if self.video is not None:
+            self.video.close()
+            self.video = None
+
+
+class VideoFile:
+    """An MP4 that grows by frames; where some are missing, the one before is held.
+
+    Raises:
+        WriteError: This build of OpenCV cannot write it.
+    """
+
+    def __init__(self, path: Path, fps: float, size: tuple[int, int]):
+        self.path = path
+        self.part = part_of(path)
+        self.frames = 0
+        self.last: np.ndarray | None = None
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        code = cv2.VideoWriter_fourcc(*'mp4v')
+        self.writer = cv2.VideoWriter(str(self.part), code, fps, (size[1], size[0]))
+        if not self.writer.isOpened():
+            raise WriteError(f'{path}: this OpenCV cannot write MP4 videos: use --no-vis')
+
+    def write(self, index: int, frame: np.ndarray) -> None:
+        """Add a frame at its place in time."""
+        while self.frames < index:
+            self.writer.write(frame if self.last is None else self.last)
+            self.frames += 1
+        self.writer.write(frame)
+        self.frames, self.last = index + 1, frame
+
+    def close(self) -> None:
+        """Finish the file."""
+        self.writer.release()
+        with writing(self.path):
+            os.replace(self.part, self.path)
+
+
+def part_of(path: Path) -> Path:
+    """Return the name under which a file is written until it is whole."""
+    return path.with_name(f'.part-{path.name}')
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an ``OSError`` into one that names the file.
+
+    Raises:
+        WriteError: In place of it.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f'{path} could not be written: {error.strerror or error}') from error
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file and the folders above it; an interrupt or a full disk leaves no half."""
+    part = part_of(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_bytes(data)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
