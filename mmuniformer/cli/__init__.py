@@ -18,8 +18,6 @@ COMMANDS = {
     'test': 'Evaluate a checkpoint on the test data of a config.',
     'predict': 'Predict on images, folders and videos.',
     'explain': 'Draw what a model attends to on one image.',
-    'browse': "Draw augmented images of a config's data.",
-    'plot': 'Draw the curves of a training run.',
     'benchmark': 'Measure speed and memory of profiles and layouts.',
     'complexity': 'Count parameters and FLOPs, attention included.',
     'export': 'Write and check ONNX and torch.export files.',

@@ -1,5 +1,5 @@
-"""``mmuniformer export``: models as ONNX and torch.export files.
+"""Models as ONNX and torch.export files.
 
-``networks`` says what of a model is exported, ``files`` writes and reads the files, ``check``
-compares them with PyTorch, and ``command`` is the command line.
+``networks`` and ``detector`` define what is exported, ``files`` writes and runs files,
+``comparison`` compares them with PyTorch, ``quantize`` writes 8-bit ones, ``export`` does it all.
 """

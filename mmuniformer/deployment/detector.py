@@ -1,4 +1,4 @@
-"""Mask R-CNN from an image to detections, in standard ONNX operators."""
+"""Mask R-CNN from an image to detections in standard ONNX operators."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ OUTPUT_NAMES = ('boxes', 'scores', 'labels', 'masks')
 
 
 class Detections(nn.Module):
-    """One image of a fixed size to its detections, filled up to the most that the config keeps.
+    """One image of a fixed size to detections, padded to the most that the config keeps.
 
     Returns boxes ``(D, 4)`` in pixels (left, top, right, bottom), scores ``(D,)``, labels ``(D,)``
-    and masks ``(D, h, w)``: the probability that a pixel of the box belongs to the object. Fillings
-    have the score 0 and the label -1.
+    and masks ``(D, h, w)``: the probability that a pixel of the box belongs to the object. Padding
+    entries have score 0 and label -1.
 
     Args:
-        detector: A Mask R-CNN of mmdetection.
+        detector: A Mask R-CNN of MMDetection.
         shape: Height and width of the image.
     """
 
@@ -42,10 +42,10 @@ class Detections(nn.Module):
         maps = self.detector.extract_feat(image)
         proposals, found = self.propose(maps)
         boxes, scores, labels = self.classify(maps, proposals, found)
-        return boxes, scores, labels, self.cut_out(maps, boxes, labels)
+        return boxes, scores, labels, self.segment(maps, boxes, labels)
 
     def propose(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return proposals ``(P, 4)`` and which of them are no fillings."""
+        """Return proposals ``(P, 4)`` and which of them are not padding, ``(P,)``."""
         head = self.detector.rpn_head
         boxes, scores, levels = [], [], []
         for level, (logits, deltas) in enumerate(zip(*head(maps), strict=True)):
@@ -86,8 +86,8 @@ class Detections(nn.Module):
             torch.where(found, labels[kept], -1),
         )
 
-    def cut_out(self, maps: Sequence[Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
-        """Return the mask of each box's own class."""
+    def segment(self, maps: Sequence[Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
+        """Return the mask of each box's label."""
         roi_head = self.detector.roi_head
         logits = roi_head.mask_head(pool(roi_head.mask_roi_extractor, maps, boxes))
         if not roi_head.mask_head.class_agnostic:
@@ -97,7 +97,7 @@ class Detections(nn.Module):
 
 
 def detect(model: nn.Module, image: Tensor) -> tuple[Tensor, ...]:
-    """Return boxes, scores, labels and whole masks ``(D, H, W)`` as mmdetection computes them."""
+    """Return boxes, scores, labels and whole masks ``(D, H, W)`` as MMDetection computes them."""
     from mmdet.structures import DetDataSample
 
     size = tuple(image.shape[2:])
@@ -108,10 +108,10 @@ def detect(model: nn.Module, image: Tensor) -> tuple[Tensor, ...]:
 
 
 def check_detector(detector: nn.Module) -> None:
-    """Refuse detectors whose parts are not those that are exported.
+    """Refuse detectors that ``Detections`` does not compute.
 
     Raises:
-        UserError: Says which part.
+        UserError: Names the unsupported component.
     """
     from mmdet.models import MaskRCNN, RPNHead, SingleRoIExtractor, StandardRoIHead
 
@@ -119,37 +119,40 @@ def check_detector(detector: nn.Module) -> None:
     fitting = type(detector) is MaskRCNN and type(roi_head) is StandardRoIHead
     if not fitting or type(detector.rpn_head) is not RPNHead:
         raise UserError(
-            f'a {type(detector).__name__} with {type(roi_head).__name__} can not be exported as a '
-            'whole, of the detectors only Mask R-CNN can: take its backbone by --backbone-only'
+            f'cannot export a {type(detector).__name__} with {type(roi_head).__name__}, only a '
+            'Mask R-CNN: export its backbone with --backbone-only'
         )
     extractors = (roi_head.bbox_roi_extractor, roi_head.mask_roi_extractor)
     layers = [layer for extractor in extractors for layer in getattr(extractor, 'roi_layers', ())]
     known = all(type(extractor) is SingleRoIExtractor for extractor in extractors)
     if not known or not all(getattr(layer, 'aligned', False) for layer in layers):
-        raise UserError('of RoI extractors only SingleRoIExtractor with aligned RoIAlign can be')
+        raise UserError(
+            'cannot export RoI extractors but SingleRoIExtractor with aligned RoIAlign: export the '
+            'backbone with --backbone-only'
+        )
     for cfg in (detector.rpn_head.test_cfg, roi_head.test_cfg):
         if cfg.nms.type != 'nms':
-            raise UserError(f'nms.type={cfg.nms.type!r} can not be exported: set it to nms')
+            raise UserError(f'cannot export nms.type={cfg.nms.type!r}: set it to nms')
 
 
 def suppress(
     boxes: Tensor, scores: Tensor, groups: Tensor, cfg: Mapping[str, Any], score_thr: float
 ) -> tuple[Tensor, Tensor]:
-    """Choose boxes by NMS inside each group; see ``operators.nms``."""
-    # Groups far from each other do not overlap: one NMS for all.
+    """Choose boxes by NMS within each group; see ``operators.nms``."""
+    # Shifted apart, boxes of different groups do not overlap: one NMS for all.
     apart = boxes + (groups * (boxes.max() + 1))[:, None]
     return nms(apart, scores, cfg['nms']['iou_threshold'], score_thr, cfg['max_per_img'])
 
 
 def pool(extractor: nn.Module, maps: Sequence[Tensor], boxes: Tensor) -> Tensor:
-    """Pool each box on the level of the pyramid that its size belongs to."""
+    """Pool each box from the pyramid level that its size maps to."""
     layers = extractor.roi_layers
     rois = torch.cat([torch.zeros_like(boxes[:, :1]), boxes], 1)
     levels = extractor.map_roi_levels(rois, len(layers))
     pooled = None
     for level, layer in enumerate(layers):
         here = levels == level
-        # Boxes of other levels are shrunk to nothing, which costs nothing to pool.
+        # Boxes of other levels become empty, which are cheap to pool.
         part = roi_align(
             maps[level], boxes * here[:, None], layer.spatial_scale, *layer.output_size,
             layer.sampling_ratio,

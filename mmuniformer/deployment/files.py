@@ -1,4 +1,4 @@
-"""Writing models as ONNX and torch.export files, and running them from there."""
+"""ONNX and torch.export files: writing and running them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.logging import MMLogger
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
@@ -20,17 +21,18 @@ from mmuniformer.deployment.networks import Outputs, Target
 from mmuniformer.errors import UserError
 
 SUFFIXES = {'onnx': '.onnx', 'torch-export': '.pt2'}
+OPSET = 18
 MIN_SIDE = 64
-"""Smallest image side of a file with dynamic sizes: stage 4 then has two tokens a side."""
+"""Smallest image side of a file with dynamic sizes: 2 tokens in stage 4."""
 AXES = ('batch', 'channels', 'height', 'width')
 LIBRARIES = ('onnx', 'onnxscript', 'onnxruntime')
 
 
 def check_libraries() -> None:
-    """Refuse to begin where a library for ONNX is missing.
+    """Import what ONNX files need.
 
     Raises:
-        UserError: One does not import; names it and the cure.
+        UserError: A library does not import.
     """
     for name in LIBRARIES:
         try:
@@ -43,20 +45,20 @@ def check_libraries() -> None:
 
 
 def trace(target: Target, shape: tuple[int, int, int], dynamic: bool) -> ExportedProgram:
-    """Turn a network into a graph of PyTorch's operators.
+    """Trace a network into a graph of PyTorch's operators.
 
     Args:
         target: What to trace.
         shape: Batch, height and width of the example.
-        dynamic: Whether the graph takes other batches and sizes, too.
+        dynamic: The graph also takes other batches and sizes.
 
     Raises:
-        UserError: The network does something that depends on the size.
+        UserError: The operators depend on the size.
     """
     batch, height, width = shape
     sizes = None
     if dynamic:
-        # An example of one image would be taken for a size that never varies.
+        # PyTorch fixes sizes of 1.
         batch = max(batch, 2)
         side = Dim.DYNAMIC(min=MIN_SIDE)
         sizes = {0: Dim.DYNAMIC, 2: side, 3: side}
@@ -67,36 +69,50 @@ def trace(target: Target, shape: tuple[int, int, int], dynamic: bool) -> Exporte
     except torch._dynamo.exc.UserError as error:
         reason = str(error).split('\n\n')[0]
         raise UserError(
-            f'the network does not take all sizes in one graph: export one by --static ({reason})'
+            f'one graph of the network cannot take all sizes: export one size with --static '
+            f'({reason})'
         ) from error
 
 
-def write_onnx(
-    program: ExportedProgram,
-    file: Path,
-    target: Target,
-    opset: int,
-    metadata: Mapping[str, Any],
+def write(
+    target: Target, file: Path, shape: tuple[int, int, int], dynamic: bool, metadata: Mapping
 ) -> None:
-    """Write a graph as ONNX, weights included, and check it by ``onnx.checker``.
+    """Export a target to a file of the format of its suffix.
 
     Args:
-        program: The graph.
+        target: What to export.
         file: Where to write.
-        target: What the graph was traced from; it names the outputs. The input is ``image``.
-        opset: Version of ONNX's operators.
-        metadata: What the file says of itself; values are written as JSON.
+        shape: Batch, height and width of the example.
+        dynamic: The file also takes other batches and sizes.
+        metadata: Written as JSON: into an ONNX file value by value, into a torch.export file as
+            ``metadata.json``.
     """
+    program = trace(target, shape, dynamic)
+    if file.suffix == SUFFIXES['onnx']:
+        write_onnx(program, file, target, metadata)
+    else:
+        torch.export.save(program, file, extra_files={'metadata.json': json.dumps(metadata)})
+
+
+def write_onnx(
+    program: ExportedProgram, file: Path, target: Target, metadata: Mapping[str, Any]
+) -> None:
+    """Write a graph as ONNX, weights included, and check it with ``onnx.checker``."""
     import onnx
 
+    translations = None
+    if target.detects:
+        from mmuniformer.deployment import operators
+
+        translations = operators.translations()
     with torch.no_grad(), quiet():
         exported = torch.onnx.export(
             program,
             (),
             input_names=['image'],
             output_names=target.output_names,
-            opset_version=opset,
-            custom_translation_table=translations(target),
+            opset_version=OPSET,
+            custom_translation_table=translations,
             dynamo=True,
             verbose=False,
         )
@@ -108,39 +124,12 @@ def write_onnx(
     onnx.checker.check_model(file, full_check=True)
 
 
-def translations(target: Target) -> dict[Callable[..., Any], Callable[..., Any]] | None:
-    """Return how a detector's own operators are written in ONNX."""
-    if not target.detects:
-        return None
-    from mmuniformer.deployment import operators
-
-    return operators.translations()
-
-
-def write_torch_export(program: ExportedProgram, file: Path, metadata: Mapping[str, Any]) -> None:
-    """Write a graph as ``torch.export.save`` does; ``metadata.json`` inside holds the metadata."""
-    torch.export.save(program, file, extra_files={'metadata.json': json.dumps(metadata)})
-
-
-def write(
-    target: Target, file: Path, shape: tuple[int, int, int], dynamic: bool, opset: int,
-    metadata: Mapping[str, Any],
-) -> None:  # fmt: skip
-    """Export a target to a file of the format that its suffix says."""
-    program = trace(target, shape, dynamic)
-    if file.suffix == SUFFIXES['onnx']:
-        write_onnx(program, file, target, opset, metadata)
-    else:
-        write_torch_export(program, file, metadata)
-
-
 def runner(file: Path) -> Callable[[Tensor], Outputs]:
-    """Return the call that runs a file of either format."""
-    return run_onnx(file) if file.suffix == SUFFIXES['onnx'] else run_torch_export(file)
-
-
-def run_onnx(file: Path) -> Callable[[Tensor], Outputs]:
-    """Return the call that runs an ONNX file by onnxruntime on the CPU."""
+    """Return the function that runs a file of either format on the CPU."""
+    if file.suffix != SUFFIXES['onnx']:
+        # Guards also hold what tracing noticed of the example and never used, such as that its
+        # windows needed padding.
+        return torch.export.load(file).module(check_guards=False)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -153,18 +142,9 @@ def run_onnx(file: Path) -> Callable[[Tensor], Outputs]:
     return run
 
 
-def run_torch_export(file: Path) -> Callable[[Tensor], Outputs]:
-    """Return the call that runs a file of ``torch.export.save``.
-
-    Guards are left out: they also hold what the tracer noticed of the example and never used, such
-    as that its windows needed padding.
-    """
-    return torch.export.load(file).module(check_guards=False)
-
-
 @contextlib.contextmanager
 def appearing(file: Path) -> Iterator[Path]:
-    """Give another name to write to; the file gets its own only if nothing fails."""
+    """Give a temporary name to write to, which becomes the file unless an error is raised."""
     unchecked = file.with_stem(f'{file.stem}.unchecked')
     try:
         yield unchecked
@@ -175,12 +155,15 @@ def appearing(file: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the exporters' notes about themselves off the screen."""
-    level = logging.getLogger('torch.onnx').level
-    logging.getLogger('torch.onnx').setLevel(logging.ERROR)
+    """Hide the output, logs and warnings of exporters and frameworks."""
+    loggers = (logging.getLogger('torch.onnx'), MMLogger.get_current_instance())
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter('ignore')
         try:
             yield
         finally:
-            logging.getLogger('torch.onnx').setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

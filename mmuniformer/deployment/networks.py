@@ -1,4 +1,4 @@
-"""What of a model goes into a file: from normalized images to plain tensors."""
+"""The network that is exported: from normalized images to plain tensors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from mmuniformer.apis.config import framework_of
 from mmuniformer.errors import UserError
 from mmuniformer.models.base import find_backbone
 
@@ -21,21 +22,21 @@ class Target(NamedTuple):
     """What is exported."""
 
     network: nn.Module
-    """From images ``(B, channels, H, W)`` to the outputs; may be changed for the export."""
+    """From images ``(B, channels, H, W)`` to the outputs; a copy, changed for the export."""
     expected: Callable[[Tensor], Outputs]
-    """The same by the unchanged model, as the framework runs it: what the file is checked with."""
+    """The unchanged model as its framework runs it: what the file is compared with."""
     output_names: tuple[str, ...]
     channels: int
     detects: bool = False
-    """Whether the outputs are detections; these are told apart from PyTorch's by matching."""
+    """Whether the outputs are detections, which are compared by matching."""
 
 
 class BackboneMaps(nn.Module):
-    """An image to the maps of a backbone."""
+    """An image to the feature maps of a backbone."""
 
-    def __init__(self, backbone: nn.Module):
+    def __init__(self, model: nn.Module):
         super().__init__()
-        self.backbone = backbone
+        self.backbone = find_backbone(model)[1]
 
     def forward(self, image: Tensor) -> Outputs:
         """Return a map for each of the backbone's ``out_indices``."""
@@ -58,42 +59,40 @@ class SegmentorLogits(nn.Module):
 
 
 class PoseHeatmaps(nn.Module):
-    """A person's crop to heat maps, ``(B, key points, H / 4, W / 4)``."""
+    """A person's crop to heatmaps, ``(B, keypoints, H / 4, W / 4)``."""
 
     def __init__(self, estimator: nn.Module):
         super().__init__()
         self.estimator = estimator
 
     def forward(self, image: Tensor) -> Outputs:
-        """Return heat maps without a second pass over the mirrored image."""
+        """Return heatmaps of the crop, without a flip test."""
         return (self.estimator.head(self.estimator.extract_feat(image)),)
 
 
 def is_detector(cfg: Config, backbone_only: bool) -> bool:
-    """Tell whether a whole detector is asked for."""
-    return cfg.get('default_scope') == 'mmdet' and not backbone_only and 'backbone' in cfg.model
+    """Return whether a whole detector is exported."""
+    return framework_of(cfg) == 'mmdet' and not backbone_only and 'backbone' in cfg.model
 
 
 def make_target(
-    cfg: Config, model: nn.Module, backbone_only: bool, deploy: bool, shape: tuple[int, int]
+    cfg: Config, model: nn.Module, backbone_only: bool, shape: tuple[int, int]
 ) -> Target:
-    """Choose what of a model is exported.
+    """Choose what of a model is exported, and fold its backbone.
 
     Args:
         cfg: The model's config.
         model: In evaluation mode; it is not changed.
-        backbone_only: Whether to leave neck and heads out.
-        deploy: Whether the exported copy is folded by ``switch_to_deploy``.
+        backbone_only: Leave neck and heads out.
         shape: Height and width of the images that a detector takes.
 
     Raises:
-        UserError: Models of the kind can't be exported.
+        UserError: Models of this kind cannot be exported.
     """
     kind, names, expected = describe(cfg, model, backbone_only, shape)
     network = kind(copy.deepcopy(model))
     _, backbone = find_backbone(network)
-    if deploy:
-        backbone.switch_to_deploy()
+    backbone.switch_to_deploy()
     make_exportable(network)
     detects = is_detector(cfg, backbone_only)
     return Target(network.eval(), expected, names, backbone.in_channels, detects)
@@ -102,50 +101,47 @@ def make_target(
 def describe(
     cfg: Config, model: nn.Module, backbone_only: bool, shape: tuple[int, int]
 ) -> tuple[Callable[[nn.Module], nn.Module], tuple[str, ...], Callable[[Tensor], Outputs]]:
-    """Return how to wrap a model, its outputs' names, and how the framework computes them."""
+    """Return the wrapper to export a model in, its output names, and the framework's own call."""
     _, backbone = find_backbone(model)
     if backbone is None:
-        raise UserError('the model has no backbone of mmuniformer: there is nothing to export')
+        raise UserError('cannot export the model: it has no backbone of mmuniformer')
     if backbone_only or backbone is model:
-        names = tuple(f'stage{stage + 1}' for stage in backbone.out_indices)
-        return lambda model: BackboneMaps(find_backbone(model)[1]), names, backbone
-    scope = cfg.get('default_scope')
+        return BackboneMaps, tuple(f'stage{stage + 1}' for stage in backbone.out_indices), backbone
+    framework = framework_of(cfg)
     if is_detector(cfg, backbone_only):
         from mmuniformer.deployment import detector
 
-        names = detector.OUTPUT_NAMES
         return (
             lambda model: detector.Detections(model, shape),
-            names,
+            detector.OUTPUT_NAMES,
             lambda image: detector.detect(model, image),
         )
-    if scope == 'mmseg' and isinstance(getattr(model, 'decode_head', None), nn.Module):
+    if framework == 'mmseg' and isinstance(getattr(model, 'decode_head', None), nn.Module):
         return SegmentorLogits, ('logits',), lambda image: (segment(model, image),)
-    if scope == 'mmpose' and hasattr(model, 'head'):
+    if framework == 'mmpose' and hasattr(model, 'head'):
         return PoseHeatmaps, ('heatmaps',), PoseHeatmaps(model)
     raise UserError(
-        f'a {type(model).__name__} can not be exported as a whole: take its backbone by '
-        '--backbone-only'
+        f'cannot export a whole {type(model).__name__}: export its backbone with --backbone-only'
     )
 
 
 def segment(model: nn.Module, image: Tensor) -> Tensor:
-    """Return a segmentor's logits as mmsegmentation computes them."""
+    """Return a segmentor's logits as MMSegmentation computes them."""
     return model.encode_decode(image, [{'img_shape': tuple(image.shape[2:])}])
 
 
 def make_exportable(network: nn.Module) -> None:
-    """Replace, in place, layers whose sizes an exporter would fix to those of its example."""
+    """Replace, in place, layers whose sizes tracing would fix to those of its example."""
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.AdaptiveAvgPool2d):
                 module.add_module(name, AdaptiveAverage(child.output_size))
             elif type(child).__name__ == 'Upsample' and getattr(child, 'scale_factor', None):
-                module.add_module(name, Enlarge(child))
+                module.add_module(name, Upsample(child))
 
 
 class AdaptiveAverage(nn.Module):
-    """``nn.AdaptiveAvgPool2d`` as matrix products: ONNX has no such pooling of unknown sizes."""
+    """``nn.AdaptiveAvgPool2d`` as matrix products: ONNX has none for dynamic sizes."""
 
     def __init__(self, sides: int | tuple[int, int]):
         super().__init__()
@@ -154,13 +150,14 @@ class AdaptiveAverage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Average a map into the given sides."""
         rows, columns = (
-            shares(side, length, x) for side, length in zip(self.sides, x.shape[2:], strict=True)
+            bin_weights(side, length, x)
+            for side, length in zip(self.sides, x.shape[2:], strict=True)
         )
         return rows @ x @ columns.T
 
 
-def shares(bins: int, length: int, like: Tensor) -> Tensor:
-    """Return the weights ``(bins, length)`` by which neighbours are averaged into bins."""
+def bin_weights(bins: int, length: int, like: Tensor) -> Tensor:
+    """Return the weights ``(bins, length)`` that average ``length`` values into bins."""
     index = torch.arange(bins, device=like.device).unsqueeze(1)
     place = torch.arange(length, device=like.device)
     start, stop = index * length // bins, ((index + 1) * length + bins - 1) // bins
@@ -168,8 +165,8 @@ def shares(bins: int, length: int, like: Tensor) -> Tensor:
     return inside.to(like.dtype) / (stop - start).to(like.dtype)
 
 
-class Enlarge(nn.Module):
-    """mmsegmentation's ``Upsample`` by a whole factor, without turning sizes into numbers."""
+class Upsample(nn.Module):
+    """MMSegmentation's ``Upsample`` by an integer factor, with dynamic sizes."""
 
     def __init__(self, upsample: nn.Module):
         super().__init__()
@@ -178,6 +175,6 @@ class Enlarge(nn.Module):
         self.mode, self.align_corners = upsample.mode, upsample.align_corners
 
     def forward(self, x: Tensor) -> Tensor:
-        """Multiply the sides."""
+        """Multiply the sides of a map."""
         size = [side * factor for side, factor in zip(x.shape[2:], self.factors, strict=True)]
         return F.interpolate(x, size, mode=self.mode, align_corners=self.align_corners)

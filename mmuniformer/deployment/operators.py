@@ -1,7 +1,7 @@
-"""Two operators of detectors that PyTorch lacks, and how ONNX says them.
+"""Two operators of detectors that PyTorch lacks, and their translations to ONNX.
 
-Both are opaque to the tracer. What they return has a fixed length, so that a detector's graph has
-fixed shapes.
+Tracing does not look inside. Outputs have a fixed length, so that a detector's graph has fixed
+shapes.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from torch import Tensor
     schema='(Tensor boxes, Tensor scores, float iou, float score, int count) -> (Tensor, Tensor)',
 )
 def nms(boxes: Tensor, scores: Tensor, iou: float, score: float, count: int):
-    """Keep the best boxes that overlap no better one.
+    """Keep the best boxes that do not overlap a better one.
 
     Args:
         boxes: ``(N, 4)``.
         scores: ``(N,)``.
-        iou: Overlap from which on the worse box goes.
-        score: Boxes up to this score are left out.
-        count: How many are kept at most.
+        iou: Overlap above which the worse box is dropped.
+        score: Boxes up to this score are dropped.
+        count: Most boxes to keep.
 
     Returns:
-        Places of the kept, best first, filled up with 0 to ``(count,)``, and which are no filling.
+        Indices of the kept boxes, best first, padded with 0 to ``(count,)``; and which entries are
+        not padding, ``(count,)``.
     """
     from mmcv.ops import nms as mmcv_nms
 
     _, kept = mmcv_nms(boxes, scores, iou, score_threshold=score)
     kept = kept[scores[kept] > score][:count]
-    filling = kept.new_zeros(count - len(kept))
-    return torch.cat([kept, filling]), torch.arange(count, device=kept.device) < len(kept)
+    padding = kept.new_zeros(count - len(kept))
+    return torch.cat([kept, padding]), torch.arange(count, device=kept.device) < len(kept)
 
 
 @nms.register_fake
@@ -66,7 +67,7 @@ def _(map, boxes, scale, height, width, samples):
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """Return what ``torch.onnx.export`` puts for these operators."""
+    """Return the ``custom_translation_table`` of ``torch.onnx.export`` for these operators."""
     from onnxscript import opset18 as op
 
     def ints(*values: int) -> Any:
@@ -81,9 +82,9 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
             op.Constant(value_floats=[score]),
         )
         kept = op.Gather(selected, op.Constant(value_int=2), axis=1)
-        filled = op.Concat(kept, ints(*[0] * count), axis=0)
+        padded = op.Concat(kept, ints(*[0] * count), axis=0)
         found = op.Less(ints(*range(count)), op.Shape(kept))
-        return op.Slice(filled, ints(0), ints(count), ints(0)), found
+        return op.Slice(padded, ints(0), ints(count), ints(0)), found
 
     def onnx_roi_align(map, boxes, scale, height, width, samples):
         count = op.Shape(boxes, start=0, end=1)

@@ -1,4 +1,4 @@
-"""Turning an exported ONNX file into one of 8-bit integers."""
+"""ONNX files in 8-bit integers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from mmuniformer.deployment.files import quiet
 
@@ -14,20 +15,20 @@ QUANTIZED = ['Conv', 'MatMul', 'Gemm']
 """Operators in integers; attention's products, softmax, norms and GELU stay in float32."""
 
 
-def write_int8(source: Path, target: Path, images: Iterator[np.ndarray]) -> None:
-    """Write the 8-bit form of an ONNX file: static, a scale for each channel of a weight.
+def write_int8(source: Path, target: Path, images: Iterator[Tensor]) -> None:
+    """Write the 8-bit form of an ONNX file: static, with a scale per channel of a weight.
 
     Args:
         source: The file in float32.
         target: Where to write.
-        images: What the ranges of activations are measured on.
+        images: Normalized; the ranges of activations are measured on them.
     """
     from onnxruntime import quantization
 
     class Reader(quantization.CalibrationDataReader):
         def get_next(self) -> dict[str, np.ndarray] | None:
             image = next(images, None)
-            return None if image is None else {'image': image}
+            return None if image is None else {'image': image.numpy()}
 
     with tempfile.TemporaryDirectory() as folder, quiet():
         # Folds the heads' BatchNorm, which would otherwise stay in float32 after each convolution.

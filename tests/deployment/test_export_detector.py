@@ -1,4 +1,4 @@
-"""Mask R-CNN in fixed shapes against mmdetection, and how their detections are matched."""
+"""Mask R-CNN in fixed shapes against MMDetection, and how detections are matched."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmuniformer.apis.models import build_model
 from mmuniformer.errors import UserError
 
 pytest.importorskip('mmdet')
-agreement = pytest.importorskip('mmuniformer.deployment.agreement')
+comparison = pytest.importorskip('mmuniformer.deployment.comparison')
 detector = pytest.importorskip('mmuniformer.deployment.detector')
 
 pytestmark = pytest.mark.frameworks
@@ -38,7 +38,7 @@ def image():
 
 
 @torch.no_grad()
-def test_detections_are_those_of_mmdetection(model, image):
+def test_detections_are_those_of_MMDetection(model, image):
     boxes, scores, labels, masks = detector.Detections(model, SHAPE).eval()(image)
     wanted = detector.detect(model, image)
     count = len(wanted[1])
@@ -57,26 +57,31 @@ def test_model_agrees_with_itself_and_not_with_a_perturbed_one(model, image):
     def expected(image):
         return detector.detect(model, image)
 
-    found = agreement.match(network, expected, [image, image.flip(3)], 1e-3)
-    assert (found.images, found.surplus) == (2, 0)
-    assert found.expected == found.matched == found.same_masks > 10
-    assert found.enough
+    (found,) = comparison.compare_detections(network, expected, [image, image.flip(3)], 1e-3)
+    assert (found.values['images'], found.values['surplus']) == (2, 0)
+    count = found.values['detections']
+    assert count == found.values['equal boxes'] == found.values['equal masks'] > 10
+    assert found.passes
 
     other = copy.deepcopy(model)
     other.roi_head.mask_head.conv_logits.bias.data += 0.5
-    found = agreement.match(detector.Detections(other, SHAPE), expected, [image], 1e-3)
-    assert found.matched == found.expected
-    assert not found.enough
+    (found,) = comparison.compare_detections(
+        detector.Detections(other, SHAPE), expected, [image], 1e-3
+    )
+    assert found.values['equal boxes'] == found.values['detections']
+    assert not found.passes
 
     other = copy.deepcopy(model)
     other.backbone.blocks3[0].attn.proj.weight.data *= 1.1
-    found = agreement.match(detector.Detections(other, SHAPE), expected, [image], 1e-3)
-    assert found.matched < found.expected
-    assert not found.enough
+    (found,) = comparison.compare_detections(
+        detector.Detections(other, SHAPE), expected, [image], 1e-3
+    )
+    assert found.values['equal boxes'] < found.values['detections']
+    assert not found.passes
 
 
 def detections(box=(8.0, 8.0, 40.0, 40.0), score=0.9, label=1, surplus=0):
-    """One detection and fillings, in the form of a file."""
+    """One detection and padding entries, as a file returns them."""
     boxes = torch.tensor([box] + [[60.0, 60.0, 90.0, 90.0]] * (surplus + 1))
     scores = torch.tensor([score] + [0.4] * surplus + [0.0])
     labels = torch.tensor([label] + [0] * surplus + [-1])
@@ -84,7 +89,7 @@ def detections(box=(8.0, 8.0, 40.0, 40.0), score=0.9, label=1, surplus=0):
 
 
 @pytest.mark.parametrize(
-    ('changes', 'matched', 'enough'),
+    ('changes', 'matched', 'passes'),
     [
         ({}, 1, True),
         ({'score': 0.9005}, 1, True),
@@ -94,20 +99,26 @@ def detections(box=(8.0, 8.0, 40.0, 40.0), score=0.9, label=1, surplus=0):
         ({'surplus': 1}, 1, False),
     ],
 )
-def test_matching(changes, matched, enough):
+def test_matching(changes, matched, passes):
     whole = torch.zeros(1, *SHAPE, dtype=torch.bool)
     whole[0, 8:40, 8:40] = True
     theirs = (*(output[:1] for output in detections()[:3]), whole)
-    found = agreement.match(
+    (found,) = comparison.compare_detections(
         lambda image: detections(**changes), lambda image: theirs, [torch.zeros(1)], 1e-3
     )
-    assert (found.expected, found.matched, found.same_masks) == (1, matched, matched)
-    assert found.enough is enough
+    keys = ('detections', 'equal boxes', 'equal masks')
+    assert [found.values[key] for key in keys] == [1, matched, matched]
+    assert found.passes is passes
 
 
-def test_file_that_finds_nothing_does_not_agree():
-    assert not agreement.Agreement(1, 3, 0, 0, 0).enough
-    assert agreement.Agreement(1, 0, 0, 0, 0).enough
+def test_nothing_detected_is_neither_equal_nor_different():
+    nothing = tuple(output[:0] for output in detections())
+    one = (*(output[:1] for output in detections()[:3]), torch.ones(1, *SHAPE, dtype=torch.bool))
+    for expected, passes in ((one, False), (nothing, None)):
+        (found,) = comparison.compare_detections(
+            lambda image: nothing, lambda image, expected=expected: expected, [torch.zeros(1)], 1e-3
+        )
+        assert found.passes is passes
 
 
 @pytest.mark.parametrize(
@@ -115,7 +126,7 @@ def test_file_that_finds_nothing_does_not_agree():
     [
         ({'model.test_cfg.rcnn.nms.type': 'soft_nms'}, "nms.type='soft_nms'"),
         ({'model.roi_head.bbox_roi_extractor.roi_layer.aligned': False}, 'SingleRoIExtractor'),
-        ({'model.type': 'mmdet.FasterRCNN'}, 'FasterRCNN with StandardRoIHead .* --backbone-only'),
+        ({'model.type': 'mmdet.FasterRCNN'}, 'FasterRCNN with StandardRoIHead, .* --backbone-only'),
     ],
 )
 def test_detectors_of_other_parts_are_refused(options, reason):
@@ -127,10 +138,10 @@ def test_detectors_of_other_parts_are_refused(options, reason):
 def test_images_are_padded_to_the_one_size(toy_root, model):
     images = pytest.importorskip('mmuniformer.deployment.images')
     cfg = load_config(TOY, {'test_dataloader.dataset.data_root': f'{toy_root}/coco/'})
-    found = list(images.canvases(cfg, model, (160, 192), 3))
+    found = list(images.padded_images(cfg, model, (160, 192), 3))
     assert [tuple(image.shape) for image in found] == [(1, 3, 160, 192)] * 3
     assert found[0][:, :, 128:].abs().max() == 0
     assert found[0][:, :, :128, :128].std() > 0.5
-    assert list(images.canvases(cfg, model, (96, 192), 3)) == []
+    assert list(images.padded_images(cfg, model, (96, 192), 3)) == []
     with pytest.raises(UserError, match='no train_dataloader.dataset with a pipeline'):
-        next(images.data_images(Config({}), model, 'train', 1))
+        next(images.images_from('train', Config({}), model, 1))

@@ -1,0 +1,237 @@
+"""Exporting a config's model: written, compared with PyTorch, quantized and scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from rich.console import Console
+from torch import Tensor, nn
+
+from mmuniformer.apis.config import framework_of, scope_of, test_image_size
+from mmuniformer.apis.inference.network import config_meta
+from mmuniformer.apis.models import build_model
+from mmuniformer.datasets.checks.annotations import check_dataset
+from mmuniformer.deployment import comparison, files, images
+from mmuniformer.deployment.networks import is_detector, make_target
+from mmuniformer.deployment.quantize import write_int8
+from mmuniformer.errors import UserError, refuse_existing
+from mmuniformer.models.base import find_backbone
+from mmuniformer.version import __version__
+
+CALIBRATION_IMAGES = 64
+COMPARED_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of ``mmuniformer export``.
+
+    Args:
+        format: A key of ``files.SUFFIXES``.
+        backbone_only: Leave neck and heads out.
+        shape: Image height and width; None for the config's test size.
+        static: Batch of a file of fixed sizes; None for dynamic sizes.
+        check: Compare the file with PyTorch.
+        tolerance: Largest difference that passes; see ``comparison``.
+        int8: Also write the 8-bit form.
+        calibrate: Folder of images to calibrate it with; None for the training data.
+        score: Evaluate PyTorch and the files on the test data.
+        out: File to write; None for ``work_dirs/CONFIG/CONFIG.onnx`` or ``.pt2``.
+        force: Replace existing files.
+    """
+
+    format: str = 'onnx'
+    backbone_only: bool = False
+    shape: tuple[int, int] | None = None
+    static: int | None = None
+    check: bool = True
+    tolerance: float = 1e-3
+    int8: bool = False
+    calibrate: Path | None = None
+    score: bool = False
+    out: Path | None = None
+    force: bool = False
+
+    def validate(self, detects: bool, checkpoint: str | None) -> None:
+        """Refuse options that contradict each other, or a whole detector.
+
+        Raises:
+            UserError: Names the options.
+        """
+        onnx = self.format == 'onnx'
+        if detects and (self.int8 or self.score):
+            raise UserError('--int8 and --score are for segmentors and pose estimators')
+        if detects and (not onnx or (self.static or 1) > 1):
+            raise UserError(
+                'a whole detector is exported as ONNX for one image of one size: leave out '
+                '--format and --static, or add --backbone-only'
+            )
+        if self.int8 and (not onnx or self.static):
+            raise UserError('--int8 needs --format onnx and no --static')
+        if self.calibrate and not self.int8:
+            raise UserError('--calibrate needs --int8')
+        if self.score and (not onnx or self.static or self.backbone_only or checkpoint is None):
+            raise UserError(
+                '--score needs a whole, trained model: give its CHECKPOINT, --format onnx, and '
+                'neither --static nor --backbone-only'
+            )
+
+
+def export(
+    cfg: Config, checkpoint: str | None, options: Options, console: Console | None = None
+) -> list[Path]:
+    """Export a config's model.
+
+    Args:
+        cfg: The config.
+        checkpoint: Path or URL of its weights; None for random ones.
+        options: What to write and how.
+        console: Where comparisons are printed.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        UserError: An option does not fit, the model cannot be exported, or the outputs of the file
+            differ from PyTorch's.
+        CheckpointError: The checkpoint cannot be read or belongs to another model.
+    """
+    console = console or Console()
+    detects = is_detector(cfg, options.backbone_only)
+    dynamic = not (options.static or detects)
+    options.validate(detects, checkpoint)
+    if options.format == 'onnx':
+        files.check_libraries()
+    file, *quantized = output_files(cfg, options)
+    if options.score:
+        check_test_data(cfg)
+    size = options.shape or test_image_size(cfg)
+    if dynamic and min(size) < files.MIN_SIDE:
+        raise UserError(
+            f'--shape {size[0]} {size[1]}: a dynamic file takes sides from {files.MIN_SIDE} up; '
+            'add --static 1 for a smaller one'
+        )
+    example = (options.static or 1, *size)
+    with files.quiet():
+        model = build_model(cfg, checkpoint)
+        metadata = metadata_of(cfg, model, size)
+    target = make_target(cfg, model, options.backbone_only, size)
+    if dynamic:
+        refuse_auto(target.network)
+    if checkpoint is None:
+        console.print('no CHECKPOINT: the weights are random', style='yellow')
+    detected = images_to_compare(cfg, model, size) if options.check and detects else []
+    with files.appearing(file) as unchecked:
+        with console.status(f'writing {file} ...'):
+            files.write(target, unchecked, example, dynamic, metadata)
+        if options.check:
+            with console.status('comparing it with PyTorch ...'):
+                run = files.runner(unchecked)
+                if detects:
+                    results = comparison.compare_detections(
+                        run, target.expected, detected, options.tolerance
+                    )
+                else:
+                    shapes = comparison.shapes_to_compare(example, dynamic)
+                    results = comparison.compare_outputs(run, target, shapes, options.tolerance)
+            console.print(comparison.comparison_table(results, options.tolerance))
+            if any(result.passes is False for result in results):
+                raise UserError(
+                    f'{file} was not written: its outputs differ from those of PyTorch by more '
+                    f'than --tolerance {options.tolerance:g}'
+                )
+    for smaller in quantized:
+        with console.status(f'writing {smaller} ...'):
+            source = options.calibrate or 'train'
+            write_int8(file, smaller, images.images_from(source, cfg, model, CALIBRATION_IMAGES))
+    if options.score:
+        with console.status('scoring ...'):
+            table = comparison.score_table(cfg, model, target, [file, *quantized], example)
+        console.print(table)
+    return [file, *quantized]
+
+
+def output_files(cfg: Config, options: Options) -> list[Path]:
+    """Return the file to write and, if asked for, its 8-bit form; create their folder.
+
+    Raises:
+        UserError: A file exists, has another suffix, or the folder cannot be created.
+    """
+    suffix = files.SUFFIXES[options.format]
+    stem = Path(cfg.filename).stem
+    name = f'{stem}{"_backbone" * options.backbone_only}{suffix}'
+    file = options.out or Path('work_dirs') / stem / name
+    if file.suffix != suffix:
+        raise UserError(f'--out {file}: the suffix of --format {options.format} is {suffix}')
+    written = [file, *[file.with_stem(f'{file.stem}-int8')] * options.int8]
+    for each in written:
+        refuse_existing(each, options.force)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'--out {file}: {error.strerror}; name another folder') from error
+    return written
+
+
+def check_test_data(cfg: Config) -> None:
+    """Refuse a config that cannot be scored.
+
+    Raises:
+        UserError: It has no test data or evaluator, or the data are missing.
+    """
+    for name in ('test_dataloader', 'test_evaluator'):
+        if name not in cfg:
+            raise UserError(f'--score: the config has no {name}')
+    with files.quiet(), scope_of(cfg):
+        check_dataset(cfg.test_dataloader.dataset)
+
+
+def metadata_of(cfg: Config, model: nn.Module, size: tuple[int, int]) -> dict[str, Any]:
+    """Return what a user of the file has to know: how to prepare images, names of classes."""
+    preprocessor = cfg.model.get('data_preprocessor', {})
+    meta = {}
+    if framework_of(cfg) and 'test_dataloader' in cfg:
+        with scope_of(cfg):
+            meta = {**config_meta(cfg), **getattr(model, 'dataset_meta', {})}
+    names = meta.get('classes') or dict(meta.get('keypoint_id2name', {})).values()
+    return {
+        'mmuniformer': __version__,
+        'config': Path(cfg.filename).stem,
+        'size': list(size),
+        'mean': list(preprocessor.get('mean') or (0.0, 0.0, 0.0)),
+        'std': list(preprocessor.get('std') or (1.0, 1.0, 1.0)),
+        'channels': 'RGB' if preprocessor.get('bgr_to_rgb') else 'BGR',
+        'names': list(names),
+    }
+
+
+def refuse_auto(network: nn.Module) -> None:
+    """Refuse dynamic sizes for a layout that is chosen by the size.
+
+    Raises:
+        UserError: The backbone's layout is 'auto'.
+    """
+    if getattr(find_backbone(network)[1], 'stage3_attn', None) == 'auto':
+        raise UserError(
+            "stage3_attn='auto' chooses the layout by the image size, which a file with dynamic "
+            'sizes cannot: add --cfg-options model.backbone.stage3_attn=hybrid, or --static 1'
+        )
+
+
+def images_to_compare(cfg: Config, model: nn.Module, size: tuple[int, int]) -> list[Tensor]:
+    """Return the images of the test data that a detector's file is compared on.
+
+    Raises:
+        UserError: The data are missing, or no image fits into the size.
+    """
+    fix = 'detectors are compared on test data: set their path with --cfg-options, or --no-check'
+    try:
+        found = list(images.padded_images(cfg, model, size, COMPARED_IMAGES))
+    except UserError as error:
+        raise UserError(f'{error} ({fix})') from error
+    if not found:
+        raise UserError(f'no image of the test data fits into {size[0]} x {size[1]} ({fix})')
+    return found
