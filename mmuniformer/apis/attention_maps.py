@@ -1,6 +1,6 @@
-"""What a backbone looks at, recorded by hooks while it runs as always, in any layout.
+"""What a backbone attends to, recorded by hooks while it runs, in any layout.
 
-One image at a time. Maps are ``(h, w)`` on the grid of their stage.
+One image at a time. Maps are ``(h, w)`` in tokens of their stage.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Place = tuple[int, int]
 class Record:
     """What was recorded of one image."""
 
-    rows: dict[Place, Tensor] = field(default_factory=dict)
-    """How much the query token attends to each token, mean over heads; NaN in other windows."""
+    attention: dict[Place, Tensor] = field(default_factory=dict)
+    """Attention of the query token to each token, mean over heads; NaN in other windows."""
     kept: dict[Place, Tensor] = field(default_factory=dict)
-    """Hourglass blocks: which patches took part in attention, boolean."""
+    """Hourglass blocks: which patches were kept, boolean."""
     scores: dict[Place, Tensor] = field(default_factory=dict)
     """Hourglass blocks: the class token's score of each patch, after the block."""
     features: list[Tensor] = field(default_factory=list)
@@ -39,12 +39,12 @@ class Record:
 def record(
     backbone: StagedBackbone, image: Tensor, query: tuple[float, float] = (0.5, 0.5)
 ) -> Record:
-    """Run a backbone on one image and record what it looks at.
+    """Run a backbone on one image and record what it attends to.
 
     Args:
         backbone: In eval mode.
         image: ``(1, C, H, W)``, normalized.
-        query: Where the query token is: x in [0, 1) of the width, y of the height.
+        query: Place of the query token: x and y in [0, 1), as shares of width and height.
     """
     found = Record()
     with ExitStack() as hooks, torch.no_grad():
@@ -58,7 +58,7 @@ def record(
                     keep = partial(keep_tokens, found, place)
                     hooks.enter_context(block.register_forward_hook(keep))
                 else:
-                    keep = partial(keep_row, found, place, query)
+                    keep = partial(keep_attention, found, place, query)
                     hooks.enter_context(block.register_forward_pre_hook(keep))
         backbone(image)
     return found
@@ -72,36 +72,38 @@ def keep_features(
     found.features.append(x[0].float())
 
 
-def keep_row(
+def keep_attention(
     found: Record, place: Place, query: tuple[float, float], block: GlobalBlock, inputs: tuple
 ) -> None:
-    """Record the query token's row of the attention in a block that is about to run."""
+    """Record the attention of the query token in a block that is about to run."""
     x, window_size = (*inputs, None)[:2]
     h, w = x.shape[2:]
     tokens = block.norm1(block.pos_embed(x).permute(0, 2, 3, 1))
     token = int(query[1] * h), int(query[0] * w)
-    found.rows[place] = attention_row(block.attn, tokens, token, window_size)
+    found.attention[place] = attention_of(block.attn, tokens, token, window_size)
 
 
-def attention_row(
+def attention_of(
     attn: GlobalMHRA, x: Tensor, token: tuple[int, int], window_size: int | None
 ) -> Tensor:
-    """Return how much one token attends to each, as a map ``(h, w)``, mean over heads.
+    """Return the attention of one token to each, as a map ``(h, w)``, mean over heads.
 
     Args:
         attn: The attention.
-        x: What goes into it, ``(1, h, w, C)``.
+        x: Its input, ``(1, h, w, C)``.
         token: Row and column of the token.
         window_size: Window side in tokens, None for global attention. Outside the token's window
-            the map is NaN. Zero padding takes part and is cut off, so that the sum can be below 1.
+            the map is NaN. Padding takes part and is cropped, so that the sum can be below 1.
     """
     h, w = x.shape[1:3]
     if window_size is None:
-        return row_in_set(attn, x.flatten(1, 2), token[0] * w + token[1]).view(h, w)
+        return sequence_attention(attn, x.flatten(1, 2), token[0] * w + token[1]).view(h, w)
     (row, y), (column, x_inside) = (divmod(index, window_size) for index in token)
     number = row * -(-w // window_size) + column
     window = partition(x, window_size)[number : number + 1]
-    weights = row_in_set(attn, window, y * window_size + x_inside).view(window_size, window_size)
+    weights = sequence_attention(attn, window, y * window_size + x_inside).view(
+        window_size, window_size
+    )
     top, left = row * window_size, column * window_size
     result = weights.new_full((h, w), torch.nan)
     inside = result[top : top + window_size, left : left + window_size]
@@ -109,8 +111,8 @@ def attention_row(
     return result
 
 
-def row_in_set(attn: GlobalMHRA, tokens: Tensor, index: int) -> Tensor:
-    """Return token ``index``'s attention to each of a set ``(1, N, C)``: ``(N,)``."""
+def sequence_attention(attn: GlobalMHRA, tokens: Tensor, index: int) -> Tensor:
+    """Return the attention of token ``index`` to each of a sequence ``(1, N, C)``: ``(N,)``."""
     q, k, _ = attn.heads(tokens)
     return attention_weights(q[:, :, index : index + 1], k)[0, :, 0].mean(0)
 
@@ -134,7 +136,7 @@ def keep_tokens(
 
 
 def principal_colors(features: Tensor) -> Tensor:
-    """Show a map ``(C, h, w)`` as a picture ``(h, w, 3)`` in [0, 1].
+    """Return a map ``(C, h, w)`` as colors ``(h, w, 3)`` in [0, 1].
 
     Red, green and blue are the first three principal components over the positions; each is spread
     over its range without the outermost 1%, and its sign is that of its largest channel.

@@ -26,7 +26,7 @@ MASK_TOLERANCE = 0.01
 """
 MATCHED = 0.99
 """Share of detections that must be equal."""
-RESULTS = {True: '[green]equal', False: '[red]differs', None: '[yellow]nothing detected'}
+RESULTS = {True: '[green]passes', False: '[red]fails', None: '[yellow]nothing detected'}
 SECONDS = 1.0
 """Time spent on timing each network."""
 

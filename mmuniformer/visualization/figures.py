@@ -1,63 +1,88 @@
-"""Figures that commands write: pictures in a grid, and saving without surprises."""
+"""Maps laid over an image, in rows of panels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import NamedTuple
 
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmuniformer.errors import UserError, refuse_existing
+HEAT = matplotlib.colormaps['inferno']
+HEAT_OPACITY = 0.7
+BRIGHTEST = 0.995
+"""Quantile of a map that gets the brightest color: a few outliers would darken the rest."""
+PANEL_INCHES = 2.6
 
-FORMATS = ('.png', '.pdf', '.svg', '.jpg')
-DPI = 120
-TILE_INCHES = 3.2
-TITLE_INCHES = 0.35
+
+class View(NamedTuple):
+    """An image as a network sees it."""
+
+    image: np.ndarray
+    """RGB, ``(h, w, 3)`` uint8."""
+    padded: tuple[int, int]
+    """Height and width with the padding at the right and bottom."""
+    query: tuple[float, float]
+    """x and y of a point of interest, in pixels."""
 
 
-def grid_of(pictures: Sequence[np.ndarray], titles: Sequence[str], columns: int = 4) -> Figure:
-    """Lay out pictures, BGR ``(H, W, 3)`` of any sizes, in rows, each under its title."""
-    columns = min(columns, len(pictures))
-    # Rows are as high as their pictures: upright crops of people need more than landscapes.
-    ratios = [
-        max(picture.shape[0] / picture.shape[1] for picture in pictures[start : start + columns])
-        for start in range(0, len(pictures), columns)
-    ]
+class Panel(NamedTuple):
+    """A color map RGBA ``(h, w, 4)`` in [0, 1] that covers the padded image."""
+
+    title: str
+    layer: np.ndarray
+    marks_query: bool = False
+
+
+Row = tuple[str, list[Panel]]
+
+
+def heat(values: np.ndarray) -> np.ndarray:
+    """Color a map ``(h, w)`` from dark at 0 to bright; NaN stays transparent."""
+    brightest = max(float(np.nanquantile(values, BRIGHTEST)), 1e-12)
+    layer = HEAT(np.nan_to_num((values / brightest).clip(0, 1)))
+    layer[..., 3] = np.where(np.isnan(values), 0, HEAT_OPACITY)
+    return layer
+
+
+def draw_rows(view: View, rows: Sequence[Row], title: str) -> Figure:
+    """Draw the image and rows of panels over it, each row under its name."""
+    height, width = view.image.shape[:2]
+    columns = 1 + max(len(panels) for _, panels in rows)
+    panel_height = PANEL_INCHES * height / width
     figure = Figure(
-        figsize=(columns * TILE_INCHES, sum(ratios) * TILE_INCHES + len(ratios) * TITLE_INCHES),
+        figsize=(columns * PANEL_INCHES, len(rows) * (panel_height + 0.25) + 0.4),
         layout='constrained',
     )
-    figure.get_layout_engine().set(h_pad=0.08)
-    grid = {'height_ratios': ratios}
-    axes = list(figure.subplots(len(ratios), columns, squeeze=False, gridspec_kw=grid).flat)
-    for axis in axes:
+    figure.get_layout_engine().set(h_pad=0.03, w_pad=0.03)
+    figure.suptitle(title, fontsize=9)
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for axis in axes.flat:
         axis.set_axis_off()
-    for axis, picture, title in zip(axes, pictures, titles, strict=False):
-        axis.imshow(picture[..., ::-1])
-        axis.set_title(title, fontsize=8)
+    for (name, panels), (first, *others) in zip(rows, axes, strict=True):
+        first.imshow(view.image)
+        first.set_title(name, fontsize=9, fontweight='bold')
+        if any(panel.marks_query for panel in panels):
+            mark(first, view)
+        for axis, panel in zip(others, panels, strict=False):
+            draw_panel(axis, view, panel)
     return figure
 
 
-def check_target(path: Path, force: bool) -> None:
-    """Refuse, before any work is done, a file that could not be written in the end.
+def draw_panel(axis: Axes, view: View, panel: Panel) -> None:
+    """Lay a panel over the image in gray, without the padding."""
+    height, width = view.image.shape[:2]
+    axis.imshow(view.image.mean(-1), cmap='gray', vmin=0, vmax=255)
+    extent = (-0.5, view.padded[1] - 0.5, view.padded[0] - 0.5, -0.5)
+    axis.imshow(panel.layer, extent=extent, interpolation='nearest')
+    axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    axis.set_title(panel.title, fontsize=8)
+    if panel.marks_query:
+        mark(axis, view)
 
-    Raises:
-        UserError: Its format is unknown, or it is there and ``force`` is off.
-    """
-    if path.suffix.lower() not in FORMATS:
-        raise UserError(f'{path} should end in one of {", ".join(FORMATS)}')
-    refuse_existing(path, force)
 
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure, with the folders on the way to it.
-
-    Raises:
-        UserError: The place can't be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=DPI)
-    except OSError as error:
-        raise UserError(f'{path} could not be written: {error}') from error
+def mark(axis: Axes, view: View) -> None:
+    """Mark the query."""
+    axis.scatter(*view.query, s=30, marker='o', facecolor='none', edgecolor='cyan', linewidth=1.5)

@@ -6,13 +6,16 @@ import pytest
 import torch
 from click.testing import CliRunner
 from mmengine.config import Config
+from new_style import SEGMENTOR
 
-from mmuniformer.apis.attention_maps import attention_row, principal_colors, record
-from mmuniformer.apis.explain import draw, explain_layouts, shown_blocks, view
+from mmuniformer.apis.attention_maps import attention_of, principal_colors, record
+from mmuniformer.apis.config import load_config
+from mmuniformer.apis.explain import explain, layout_rows, prepare, shown_blocks
 from mmuniformer.cli.explain import command
 from mmuniformer.errors import CheckpointError, UserError
 from mmuniformer.models import UniFormer, UniFormerLight
 from mmuniformer.models.mhra import WindowMHRA
+from mmuniformer.visualization.figures import draw_rows
 
 pytestmark = pytest.mark.frameworks
 
@@ -68,15 +71,15 @@ def test_row_agrees_with_the_definition(token, window):
         torch.nn.init.normal_(parameter)
     x = torch.randn(1, 5, 7, 8, dtype=torch.float64)
     with torch.no_grad():
-        row = attention_row(attn, x, token, window)
+        row = attention_of(attn, x, token, window)
         expected = loop_row(attn, x, token, window or 5, window or 7)
     torch.testing.assert_close(row, expected, equal_nan=True, atol=1e-12, rtol=0)
     if window is None:
         assert row.sum() == pytest.approx(1)
 
 
-def test_rows_are_those_of_the_plain_attention_matrix(monkeypatch):
-    """The whole matrix as the running model computes it, against the recorded row."""
+def test_recorded_attention_is_that_of_the_plain_matrix(monkeypatch):
+    """The whole matrix as the running model computes it, beside the recorded row."""
     from mmuniformer.models.execution import attention
 
     matrices = []
@@ -92,17 +95,17 @@ def test_rows_are_those_of_the_plain_attention_matrix(monkeypatch):
         network(image())
         monkeypatch.undo()
     found = record(network, image(), query=(0.3, 0.9))
-    assert list(found.rows) == [(3, 1), (3, 2), (3, 3), (3, 4), (4, 1)]
+    assert list(found.attention) == [(3, 1), (3, 2), (3, 3), (3, 4), (4, 1)]
     # Stage 3 is 6 x 8 tokens: two windows of 6 x 6, the second padded by 4 columns.
     row, column = int(0.9 * 6), int(0.3 * 8)
-    windowed = found.rows[3, 2]
+    windowed = found.attention[3, 2]
     expected = matrices[1][0, :, row * 6 + column].mean(0).view(6, 6)
     torch.testing.assert_close(windowed[:, :6], expected)
     assert windowed[:, 6:].isnan().all()
     whole = matrices[3][0, :, row * 8 + column].mean(0).view(6, 8)
-    torch.testing.assert_close(found.rows[3, 4], whole)
+    torch.testing.assert_close(found.attention[3, 4], whole)
     last = matrices[4][0, :, int(0.9 * 3) * 4 + int(0.3 * 4)].mean(0).view(3, 4)
-    torch.testing.assert_close(found.rows[4, 1], last)
+    torch.testing.assert_close(found.attention[4, 1], last)
 
 
 def test_recording_leaves_the_network_as_it_was():
@@ -122,7 +125,7 @@ def test_recording_leaves_the_network_as_it_was():
 
 def test_kept_patches_are_those_that_the_score_of_the_block_before_ranks_highest():
     found = record(model(UniFormerLight), image())
-    assert found.rows == {}
+    assert found.attention == {}
     assert list(found.kept) == [(3, 1), (3, 2), (3, 3), (3, 4), (4, 1), (4, 2)]
     assert found.kept[3, 1].all()
     for block in (2, 3, 4):
@@ -175,16 +178,14 @@ def config(**kwargs):
 def test_view_is_what_the_network_gets_in_testing():
     pipeline = [{'type': 'LoadImageFromFile'}, {'type': 'mmdet.Resize', 'scale': (200, 100)}]
     cfg = config(test_dataloader={'dataset': {'pipeline': pipeline}})
-    picture = np.full((60, 90, 3), (10, 20, 30), np.uint8)
-    shown = view(cfg, picture, (45, 15))
-    assert shown.picture.shape == (100, 150, 3)
-    assert shown.tensor.shape == (1, 3, 128, 160)
+    view, tensor = prepare(cfg, np.full((60, 90, 3), (10, 20, 30), np.uint8), (45, 15))
+    assert view.image.shape == (100, 150, 3)
+    assert tensor.shape == (1, 3, *view.padded) == (1, 3, 128, 160)
     rgb = (np.array([30, 20, 10]) - MEAN) / STD
-    np.testing.assert_allclose(shown.tensor[0, :, 50, 50], rgb, rtol=1e-5)
-    assert (shown.tensor[0, :, 100:] == 0).all()
-    assert (shown.tensor[0, :, :, 150:] == 0).all()
-    assert shown.query == (75, 25)
-    assert shown.token == (75 / 160, 25 / 128)
+    np.testing.assert_allclose(tensor[0, :, 50, 50], rgb, rtol=1e-5)
+    assert (tensor[0, :, 100:] == 0).all()
+    assert (tensor[0, :, :, 150:] == 0).all()
+    assert view.query == (75, 25)
 
 
 @pytest.mark.parametrize(
@@ -196,32 +197,33 @@ def test_view_is_what_the_network_gets_in_testing():
     ],
 )
 def test_size_of_the_view(extra, size):
-    assert view(config(**extra), np.zeros((60, 90, 3), np.uint8)).picture.shape[:2] == size
+    view, _ = prepare(config(**extra), np.zeros((60, 90, 3), np.uint8))
+    assert view.image.shape[:2] == size
 
 
 @pytest.mark.parametrize('query', [(-1, 0), (0, 60), (90, 0)])
 def test_query_outside_the_image(query):
     with pytest.raises(UserError, match='90 x 60 pixels'):
-        view(config(), np.zeros((60, 90, 3), np.uint8), query)
+        prepare(config(), np.zeros((60, 90, 3), np.uint8), query)
 
 
 def test_figure_has_a_row_for_each_layout_and_one_for_features():
-    shown = view(config(), np.zeros((64, 96, 3), np.uint8))
-    rows = explain_layouts(model(window_size=3), shown, ('global', 'window', 'hybrid'))
+    view, tensor = prepare(config(), np.zeros((64, 96, 3), np.uint8))
+    rows = layout_rows(model(window_size=3), view, tensor, ('global', 'window', 'hybrid'))
     assert [name for name, _ in rows] == ['global', 'window 3', 'hybrid 3', 'features, global']
     opaque = {name: [(panel.layer[..., 3] > 0).mean() for panel in panels] for name, panels in rows}
     assert opaque['global'] == [1, 1, 1, 1]
     assert opaque['window 3'] == [9 / 24, 9 / 24, 9 / 24, 1]
     assert opaque['hybrid 3'] == [9 / 24, 9 / 24, 1, 1]
     assert [panel.layer.shape[:2] for panel in rows[-1][1]] == [(16, 24), (8, 12), (4, 6), (2, 3)]
-    figure = draw(shown, rows, 'title')
+    figure = draw_rows(view, rows, 'title')
     assert len(figure.axes) == 4 * 5
     assert sum(bool(axis.collections) for axis in figure.axes) == 3 * 5
 
 
 @pytest.fixture
 def files(tmp_path):
-    """A config, checkpoints, a picture."""
+    """Configs, checkpoints, an image."""
     noise = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
     cv2.imwrite(str(tmp_path / 'image.png'), noise)
     for name, backbone in (('normal', UniFormer), ('light', UniFormerLight)):
@@ -239,20 +241,39 @@ def run(folder, name, *args, image='image.png'):
 
 
 @pytest.mark.parametrize(
-    ('name', 'args', 'rows'),
+    ('name', 'options', 'rows'),
     [
-        ('normal', ('--query', 10, 50, '--layouts', 'window,auto', '--window-size', 2),
-         'window 2, auto, features, window'),
-        ('light', (), 'kept patches, score, features'),
+        ('normal', {'query': (10, 50), 'layouts': ('window', 'auto'), 'window_size': 2},
+         ['window 2', 'auto', 'features, window']),
+        ('normal', {}, ['global', 'window 14', 'hybrid 14', 'features, global']),
+        ('light', {}, ['kept patches', 'score', 'features']),
     ],
 )  # fmt: skip
-def test_command_writes_a_figure(files, name, args, rows):
-    result = run(files, name, *args)
-    assert result.exit_code == 0
-    assert result.output.splitlines()[-1] == f'{files / "out.png"}: {rows}'
-    picture = cv2.imread(str(files / 'out.png'))
-    assert picture.shape[1] > 1000
-    assert picture.std() > 20
+def test_rows_of_the_figure(files, name, options, rows):
+    cfg = load_config(files / f'{name}.py')
+    image = cv2.imread(str(files / 'image.png'))
+    figure = explain(cfg, str(files / f'{name}.pth'), image, **options)
+    titles = [axis.title for axis in figure.axes]
+    assert [title.get_text() for title in titles if title.get_fontweight() == 'bold'] == rows
+
+
+def test_config_whose_types_are_classes(files):
+    pytest.importorskip('mmseg')
+    (files / 'normal.py').write_text(SEGMENTOR)
+    cfg = load_config(files / 'normal.py')
+    assert cfg.model.backbone.type is UniFormer
+    view, _ = prepare(cfg, cv2.imread(str(files / 'image.png')))
+    assert view.image.shape == (85, 128, 3)
+    assert run(files, 'normal').exit_code == 0
+    assert (files / 'out.png').is_file()
+
+
+def test_command_writes_a_figure(files):
+    result = run(files, 'normal', '--query', 10, 50, '--layouts', 'window, global')
+    assert result.output.splitlines()[-1] == f'wrote {files / "out.png"}'
+    written = cv2.imread(str(files / 'out.png'))
+    assert written.shape[1] > 1000
+    assert written.std() > 20
 
 
 def test_nothing_is_replaced_without_force(files):
@@ -270,7 +291,7 @@ def test_bad_input(files):
     (files / 'broken.png').write_bytes(b'\x89PNG nothing')
     with pytest.raises(UserError, match='broken.png'):
         run(files, 'normal', image='broken.png')
-    with pytest.raises(UserError, match='--layouts diagonal: choose'):
+    with pytest.raises(UserError, match='--layouts diagonal: choose from'):
         run(files, 'normal', '--layouts', 'global,diagonal')
     for args in (('--query', 1, 1), ('--layouts', 'global'), ('--window-size', 3)):
         with pytest.raises(UserError, match='hourglass'):
@@ -278,7 +299,7 @@ def test_bad_input(files):
     (files / 'light.pth').write_bytes((files / 'normal.pth').read_bytes())
     with pytest.raises(CheckpointError, match='class token'):
         run(files, 'light')
-    with pytest.raises(UserError, match='should end in'):
+    with pytest.raises(UserError, match='use one of the suffixes'):
         run(files, 'normal', '--out', files / 'out.txt')
     text = (files / 'normal.py').read_text()
     (files / 'normal.py').write_text(text.replace('mmuniformer.UniFormer', 'ResNet'))

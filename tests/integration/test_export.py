@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from config_helpers import LOADERS
+from new_style import SEGMENTOR
 from PIL import Image
+from seg_helpers import LOADERS
 
 from mmuniformer.apis.config import load_config, scope_of
 from mmuniformer.apis.models import build_model
@@ -43,8 +44,8 @@ def export(config, checkpoint, file, *options):
     arguments = [config, checkpoint, '--out', file, *options]
     result = CliRunner(env={'COLUMNS': '200'}).invoke(command, list(map(str, arguments)))
     assert result.exception is None, result.output
-    assert result.output.count('equal') == 3, result.output
-    assert 'differs' not in result.output
+    assert result.output.count('passes') == 3, result.output
+    assert 'fails' not in result.output
     rows = [re.findall(r'[^│\s][^│]*', line) for line in result.output.splitlines()]
     return {name.strip(): [*map(str.strip, cells)] for name, *cells in filter(None, rows)}
 
@@ -71,7 +72,7 @@ def test_segmentor_is_scored_as_in_pytorch_and_close_to_it_in_8_bits(toy_root, t
     assert 1e-3 * wanted.std() < eight < 0.3 * wanted.std()
 
 
-def test_pose_estimator_is_calibrated_by_pictures_and_scored_with_flips(toy_root, tmp_path):
+def test_pose_estimator_is_calibrated_by_images_and_scored_with_flips(toy_root, tmp_path):
     pytest.importorskip('mmpose')
     checkpoint = write_checkpoint(POSE, tmp_path / 'weights.pth')
     coco = toy_root / 'coco'
@@ -84,6 +85,24 @@ def test_pose_estimator_is_calibrated_by_pictures_and_scored_with_flips(toy_root
     pytorch, exported, _ = rows['coco/AR']
     assert exported == pytorch
     assert (tmp_path / 'net-int8.onnx').is_file()
+
+
+def test_config_whose_types_are_classes(toy_root, tmp_path):
+    pytest.importorskip('mmseg')
+    config = tmp_path / 'new_style.py'
+    config.write_text(SEGMENTOR)
+    checkpoint = write_checkpoint(config, tmp_path / 'weights.pth')
+    rows = export(
+        *(config, checkpoint, tmp_path / 'net.onnx', '--int8', '--score'),
+        *('--calibrate', toy_root / 'coco' / 'val2017'),
+        *('--cfg-options', f'test_dataloader.dataset.data_root={toy_root}/ade/'),
+    )
+    pytorch, exported, _ = rows['mIoU']
+    assert exported == pytorch
+    session = pytest.importorskip('onnxruntime').InferenceSession(tmp_path / 'net.onnx')
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert metadata['size'] == '[96, 128]'
+    assert metadata['names'] == '["background", "person", "box", "ball"]'
 
 
 @pytest.mark.parametrize('config', [SEGMENTORS[0], POSE])
@@ -102,7 +121,7 @@ def test_mask_rcnn_is_exported_from_image_to_masks(toy_root, tmp_path):
     arguments += [f'test_dataloader.dataset.data_root={toy_root}/coco/']
     result = CliRunner(env={'COLUMNS': '200'}).invoke(command, list(map(str, arguments)))
     assert result.exception is None, result.output
-    assert 'equal boxes' in result.output
+    assert 'passes' in result.output
     boxes, scores, labels, masks = runner(file)(torch.randn(1, 3, 128, 128))
     assert (boxes.shape, masks.shape[1:]) == ((20, 4), (28, 28))
     assert scores.max() > 0.05
@@ -112,7 +131,7 @@ def test_mask_rcnn_is_exported_from_image_to_masks(toy_root, tmp_path):
     assert {'NonMaxSuppression', 'RoiAlign'} <= {node.op_type for node in graph.graph.node}
 
 
-def test_example_labels_a_picture_without_mmuniformer(toy_root, tmp_path, run_python, repository):
+def test_example_labels_an_image_without_mmuniformer(toy_root, tmp_path, run_python, repository):
     pytest.importorskip('mmseg')
     checkpoint = write_checkpoint(SEGMENTORS[0], tmp_path / 'weights.pth')
     file = tmp_path / 'net.onnx'
