@@ -80,10 +80,10 @@ def test_row_agrees_with_the_definition(token, window):
 
 def test_recorded_attention_is_that_of_the_plain_matrix(monkeypatch):
     """The whole matrix as the running model computes it, beside the recorded row."""
-    from mmuniformer.models.execution import attention
+    from mmuniformer.models import mhra
 
     matrices = []
-    weights = attention.attention_weights
+    weights = mhra.attention_weights
 
     def spy(q, k):
         matrices.append(weights(q, k))
@@ -91,7 +91,7 @@ def test_recorded_attention_is_that_of_the_plain_matrix(monkeypatch):
 
     network = model(fused_attn=False, stage3_attn='hybrid', window_size=6)
     with torch.no_grad():
-        monkeypatch.setattr(attention, 'attention_weights', spy)
+        monkeypatch.setattr(mhra, 'attention_weights', spy)
         network(image())
         monkeypatch.undo()
     found = record(network, image(), query=(0.3, 0.9))

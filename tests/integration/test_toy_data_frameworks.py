@@ -1,7 +1,10 @@
-"""The frameworks' own data set classes read the toy data unchanged."""
+"""The frameworks' own dataset classes read the toy data unchanged."""
 
 from __future__ import annotations
 
+import re
+
+import cv2
 import numpy as np
 import pytest
 
@@ -108,3 +111,23 @@ def test_mmseg_reads_the_label_maps(data):
         assert (labels == 0).mean() > 0.2
         seen |= set(np.unique(labels).tolist())
     assert seen == {0, 1, 2, 3}
+
+
+def test_guide_draws_training_samples_of_mmseg(data, tmp_path, repository, run_python):
+    pytest.importorskip('mmseg', exc_type=ImportError)
+    (code,) = re.findall(
+        r'```python\n(.*?)```', (repository / 'docs' / 'inspection.md').read_text(), re.DOTALL
+    )
+    (tmp_path / 'configs').symlink_to(repository / 'configs')
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data' / 'toy').symlink_to(data.out)
+    (tmp_path / 'draw.py').write_text(code.replace('range(8)', 'range(2)'))
+    done = run_python('draw.py')
+    assert done.returncode == 0, done.stderr
+    for index in range(2):
+        drawn = cv2.imread(str(tmp_path / 'browse' / f'{index}.jpg')).astype(int)
+        assert drawn.shape == (128, 128, 3)
+        # MMSegmentation gives the color of the class 0.8 of each pixel.
+        rest = drawn[..., ::-1] - 0.8 * np.array(toy.SEG_PALETTE[0])
+        background = ((rest > -2) & (rest < 0.2 * 255 + 2)).all(-1)
+        assert 0.2 < background.mean() < 1
