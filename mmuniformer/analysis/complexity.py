@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -19,21 +21,24 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmuniformer.analysis.metafile import load_models
+from mmuniformer.analysis.layouts import Layout
+from mmuniformer.analysis.metafile import find_model
+from mmuniformer.apis.config import framework_of, test_image_size
 from mmuniformer.apis.models import build_model
 from mmuniformer.errors import UserError
 from mmuniformer.models.base import StagedBackbone
 
 SHAPES = {'mmdet': (800, 1280), 'mmseg': (512, 2048)}
-"""Image height and width of the published figures; that of a pose estimator is its config's."""
+"""Image height and width of the published figures, by framework; of others it is the config's."""
 BOXES, MASKED_BOXES = 1000, 100
 TOLERANCE = 0.01
 """How far a published figure may be off, as a part of it, to count as reproduced."""
-FLOPS_KEY, FOLLOWS_KEY = 'FLOPs (G)', 'FLOPs Reproduced'
 LAYOUT_OPTIONS = {'model.backbone.stage3_attn', 'model.backbone.window_size'}
 MAP_HEADS = ('rpn_head', 'bbox_head', 'decode_head', 'auxiliary_head', 'head')
 """Attributes of the frameworks' models that take the maps of backbone and neck."""
 STAGE_PARTS = ('patch_embed{}', 'cls_token', 'cls_upsample', 'blocks{}', 'norm{}')
+CALLED = ('patch_embed', 'cls_upsample')
+"""Parts of ours outside the blocks that multiply."""
 CLASS_TOKEN_STAGE = {'cls_token': 3, 'cls_upsample': 4}
 
 
@@ -70,9 +75,9 @@ def complexity(cfg: Config, shape: tuple[int, int] | None = None) -> Complexity:
     Raises:
         UserError: The config names no model, or ``shape`` is needed and missing or too small.
     """
+    if 'model' not in cfg:
+        raise UserError('the config has no `model`')
     shape = shape or published_shape(cfg)
-    if shape is None:
-        raise UserError('the config does not tell the size of images: give --shape HEIGHT WIDTH')
     model = build_model(cfg, device='meta')
     channels = cfg.model.get('backbone', cfg.model).get('in_channels', 3)
     parts = tuple(count_model(model, torch.empty(1, channels, *shape, device='meta')))
@@ -83,13 +88,13 @@ def complexity(cfg: Config, shape: tuple[int, int] | None = None) -> Complexity:
     return Complexity(tuple(shape), params, sum(part.flops for part in parts), parts)
 
 
-def published_shape(cfg: Config) -> tuple[int, int] | None:
-    """Return the image height and width that the task's published FLOPs are given at, if any."""
-    scope = cfg.get('default_scope')
-    if scope == 'mmpose' and 'input_size' in cfg.get('codec', {}):
-        width, height = cfg.codec.input_size
-        return height, width
-    return SHAPES.get(scope)
+def published_shape(cfg: Config) -> tuple[int, int]:
+    """Return the image height and width that the task's FLOPs are published at.
+
+    Raises:
+        UserError: They are published at the size of each config, and this one does not state it.
+    """
+    return SHAPES.get(framework_of(cfg)) or test_image_size(cfg)
 
 
 def count_params(module: nn.Module) -> int:
@@ -97,19 +102,45 @@ def count_params(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def run(module: nn.Module, inputs: Any) -> tuple[Any, Mapping[str, int]]:
+class Span(NamedTuple):
+    """Multiply-adds that were counted before a module began, and when it ended."""
+
+    start: int
+    end: int
+
+
+def run(
+    module: nn.Module, inputs: Any, watched: Mapping[str, nn.Module] = MappingProxyType({})
+) -> tuple[Any, int, dict[str, Span]]:
     """Run a module and count its multiply-adds.
 
+    Hooks read the counter's total, because its own figures of modules differ among releases: those
+    of PyTorch below 2.3 know no modules unless they are told beforehand.
+
     Returns:
-        The outputs, and the multiply-adds of it (by its class's name) and each module below (by
-        dotted names).
+        The outputs, the multiply-adds, and when the watched modules inside ran.
     """
+    starts, spans = {}, {}
     # The counter trips over views of parameters that are made without gradients (class tokens).
-    with FlopCounterMode(display=False) as counter, torch.enable_grad():
+    with FlopCounterMode(display=False) as counter, torch.enable_grad(), ExitStack() as hooks:
+
+        def total() -> int:
+            # The counter's unit is one multiplication or one addition.
+            return counter.get_total_flops() // 2
+
+        def begin(name: str) -> None:
+            starts[name] = total()
+
+        def end(name: str) -> None:
+            spans[name] = Span(starts[name], total())
+
+        for name, part in watched.items():
+            before = part.register_forward_pre_hook(lambda *_, name=name: begin(name))
+            after = part.register_forward_hook(lambda *_, name=name: end(name))
+            hooks.callback(before.remove)
+            hooks.callback(after.remove)
         outputs = module(inputs)
-    # The counter's unit is one multiplication or one addition.
-    counts = {name: sum(ops.values()) // 2 for name, ops in counter.get_flop_counts().items()}
-    return outputs, counts
+        return outputs, total(), spans
 
 
 def count_model(model: nn.Module, images: Tensor) -> Iterator[Part]:
@@ -141,8 +172,8 @@ def named_members(owner: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
 
 def count_module(name: str, module: nn.Module, inputs: Any) -> tuple[Any, Part]:
     """Run a module and return its outputs and its cost."""
-    outputs, counts = run(module, inputs)
-    return outputs, Part(name, count_params(module), counts.get('Global', 0))
+    outputs, flops, _ = run(module, inputs)
+    return outputs, Part(name, count_params(module), flops)
 
 
 def count_roi_head(roi_head: nn.Module, device: torch.device) -> Iterator[Part]:
@@ -159,41 +190,45 @@ def count_roi_head(roi_head: nn.Module, device: torch.device) -> Iterator[Part]:
 def count_backbone(
     backbone: nn.Module, images: Tensor, name: str = 'backbone'
 ) -> tuple[tuple[Tensor, ...], Part]:
-    """Run a backbone; the cost of one of ours is told by stage."""
+    """Run a backbone; the cost of one of ours is split into stages."""
     if not isinstance(backbone, StagedBackbone):
         return count_module(name, backbone, images)
+    watched = {key: part for key, part in backbone.named_children() if key.startswith(CALLED)}
     try:
-        maps, counts = run(backbone, images)
+        maps, flops, spans = run(backbone, images, watched)
     except ValueError as error:
         raise UserError(f'--shape: {error}') from error
-    counts = {key.partition('.')[2]: value for key, value in counts.items()}
-    stages = tuple(count_stage(backbone, stage + 1, counts) for stage in range(backbone.num_stages))
-    # The counter's name for the whole has no dot, so that nothing is left of it.
-    return maps, Part(name, count_params(backbone), sum(s.flops for s in stages), stages)
+    stages = range(1, backbone.num_stages + 1)
+    starts = [spans[f'patch_embed{stage}'].start for stage in stages] + [flops]
+    parts = tuple(
+        count_stage(backbone, stage, starts[stage] - starts[stage - 1], spans) for stage in stages
+    )
+    return maps, Part(name, count_params(backbone), flops, parts)
 
 
-def count_stage(backbone: StagedBackbone, stage: int, counts: Mapping[str, int]) -> Part:
-    """Split a stage, counted from 1, into embedding, blocks and output norm."""
-    parts = []
+def count_stage(
+    backbone: StagedBackbone, stage: int, flops: int, spans: Mapping[str, Span]
+) -> Part:
+    """Split a stage, counted from 1, into embedding, class token, blocks and output norm."""
+    parts = {}
     for template in STAGE_PARTS:
         name = template.format(stage)
         member = getattr(backbone, name, None)
         if member is None or CLASS_TOKEN_STAGE.get(name, stage) != stage:
             continue
         params = member.numel() if isinstance(member, Tensor) else count_params(member)
-        # A list of blocks is not called itself.
-        flops = sum(
-            value
-            for key, value in counts.items()
-            if key == name or (key.rpartition('.')[0] == name and isinstance(member, nn.ModuleList))
-        )
-        parts.append(Part(name, params, flops))
-    total = [sum(part.params for part in parts), sum(part.flops for part in parts)]
-    return Part(f'stage {stage}', *total, tuple(parts))
+        start, end = spans.get(name, (0, 0))
+        parts[name] = Part(name, params, end - start)
+    blocks = f'blocks{stage}'
+    # All but the embeddings: blocks may run in pieces, without a call of their own.
+    rest = flops - sum(part.flops for part in parts.values())
+    parts[blocks] = dataclasses.replace(parts[blocks], flops=rest)
+    params = sum(part.params for part in parts.values())
+    return Part(f'stage {stage}', params, flops, tuple(parts.values()))
 
 
 class Published(NamedTuple):
-    """What the metafile says of a config in one layout."""
+    """What the metafile states of a config in one layout."""
 
     flops: float
     """In billions of multiply-adds."""
@@ -202,31 +237,11 @@ class Published(NamedTuple):
 
 
 def find_published(file: Path, cfg: Config) -> Published | None:
-    """Look a config up in the metafile beside it, in the row of its test layout.
-
-    Returns:
-        None if there is no metafile, or none of its rows has FLOPs for the config.
-    """
-    metafile = file.with_name('metafile.yml')
-    if not metafile.is_file():
+    """Return a config's figure in the metafile beside it, in its layout; None if there is none."""
+    figures = (find_model(file, Layout.of(cfg).name) or {}).get('Metadata', {})
+    if 'FLOPs (G)' not in figures:
         return None
-    for model in load_models(metafile):
-        figures = model['Metadata']
-        is_row = Path(model['Config']).name == file.name
-        if is_row and figures.get('Test Layout') in (None, layout(cfg)) and FLOPS_KEY in figures:
-            return Published(float(figures[FLOPS_KEY]), figures.get(FOLLOWS_KEY, True))
-    return None
-
-
-def layout(cfg: Config) -> str:
-    """Name the layout of stage 3 as the published tables do: global, w32, h14; or hourglass."""
-    backbone = cfg.model.backbone
-    if backbone.type.endswith('UniFormerLight'):
-        return 'hourglass'
-    kind = backbone.get('stage3_attn', 'global')
-    if kind in ('window', 'hybrid'):
-        return f'{kind[0]}{backbone.get("window_size", 14)}'
-    return str(kind)
+    return Published(float(figures['FLOPs (G)']), figures.get('FLOPs Reproduced', True))
 
 
 def verdict(counted: Complexity, published: Published) -> str:

@@ -1,4 +1,4 @@
-"""Layouts of stage 3 by short names: ``global``, ``w32``, ``h32``."""
+"""Layouts of stage 3 by short names: ``global``, ``auto``, ``w32``, ``h32``."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import dataclasses
 import re
 
 from mmengine.config import Config
-from torch import nn
 
+from mmuniformer.apis.config import scope_of
+from mmuniformer.apis.models import class_of
 from mmuniformer.errors import UserError
-from mmuniformer.models.base import find_backbone
+from mmuniformer.models import UniFormerLight
 
-GLOBAL_LAYOUTS = 'global,w32,h32'
+TEST_LAYOUTS = 'global,w32,h32'
 """What the papers test a segmentor in that was trained with a global stage 3."""
-LETTERS = {'w': 'window', 'h': 'hybrid'}
+WINDOWED = {'w': 'window', 'h': 'hybrid'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Layout:
     """How stage 3 attends; ``stage3_attn`` is None for networks that have no choice."""
 
     name: str
-    stage3_attn: str | None = None
+    stage3_attn: str | tuple[str, ...] | None = None
     window_size: int | None = None
 
     @classmethod
@@ -40,20 +41,25 @@ class Layout:
                 f'layout {name!r}: choose global, auto, wN (windows of N tokens a side) or hN '
                 '(hybrid, every fourth block global), like w32'
             )
-        return cls(name, LETTERS[match[1]], int(match[2]))
+        return cls(name, WINDOWED[match[1]], int(match[2]))
 
     @classmethod
-    def of(cls, stage3_attn: str, window_size: int) -> Layout:
-        """Name a layout after its settings."""
-        letters = {kind: letter for letter, kind in LETTERS.items()}
-        if stage3_attn in letters:
-            return cls.parse(f'{letters[stage3_attn]}{window_size}')
-        return cls(stage3_attn, stage3_attn)
+    def of(cls, cfg: Config) -> Layout:
+        """Return the layout of a config's backbone.
 
-    def apply(self, model: nn.Module) -> None:
-        """Switch a built model."""
-        if self.stage3_attn is not None:
-            find_backbone(model)[1].set_stage3_attn(self.stage3_attn, self.window_size)
+        It is named ``hourglass`` for a light network, ``mixed`` where each block has its own entry,
+        and '' for backbones of others.
+        """
+        backbone = cfg.model.get('backbone', cfg.model)
+        with scope_of(cfg):
+            kind = class_of(backbone)
+        if not hasattr(kind, 'set_stage3_attn'):
+            return cls('hourglass' if issubclass(kind, UniFormerLight) else '')
+        attn = backbone.get('stage3_attn', 'global')
+        for letter, windowed in WINDOWED.items():
+            if attn == windowed:
+                return cls.parse(f'{letter}{backbone.get("window_size", 14)}')
+        return cls(attn if isinstance(attn, str) else 'mixed', attn)
 
     def in_config(self, cfg: Config) -> Config:
         """Return a config whose model has this layout."""
@@ -66,19 +72,14 @@ class Layout:
 
 
 def layouts_of(cfg: Config, names: str | None) -> list[Layout]:
-    """Return the layouts asked for; None: the papers' for a model trained global, else its own.
+    """Return the layouts of the names, separated by commas; None: the config's own.
 
     Raises:
         UserError: A name is unknown, or the backbone has no layouts to choose from.
     """
-    backbone = cfg.model.backbone
-    if 'Light' in backbone.type:
-        if names is not None:
-            raise UserError(f'{backbone.type} is an hourglass network: leave the layouts out')
-        return [Layout('hourglass')]
+    own = Layout.of(cfg)
     if names is None:
-        own = Layout.of(backbone.get('stage3_attn', 'global'), backbone.get('window_size', 14))
-        if own.name != 'global':
-            return [own]
-        names = GLOBAL_LAYOUTS
-    return [Layout.parse(name.strip()) for name in dict.fromkeys(names.split(','))]
+        return [own]
+    if own.stage3_attn is None:
+        raise UserError('--layouts: the backbone has one layout only, leave the option out')
+    return [Layout.parse(name) for name in dict.fromkeys(n.strip() for n in names.split(','))]

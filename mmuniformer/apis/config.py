@@ -141,7 +141,7 @@ def test_image_size(cfg: Config) -> tuple[int, int]:
     if 'input_size' in cfg.get('codec', {}):
         width, height = cfg.codec.input_size
         return height, width
-    for transform in test_data(cfg)['pipeline']:
+    for transform in test_data(cfg)['pipeline'] if 'test_dataloader' in cfg else ():
         if type_name(transform).endswith('Resize') and 'scale' in transform:
             sides = sorted(math.ceil(side / STRIDE) * STRIDE for side in transform['scale'])
             return sides[0], sides[1]

@@ -14,10 +14,10 @@ from mmuniformer.analysis.complexity import (
     complexity,
     count_backbone,
     find_published,
-    layout,
     published_shape,
     verdict,
 )
+from mmuniformer.analysis.layouts import Layout
 from mmuniformer.analysis.metafile import load_models
 from mmuniformer.apis.config import load_config
 from mmuniformer.cli.complexity import command
@@ -381,9 +381,9 @@ def test_layouts_by_their_short_names(own):
         'window': 'w7', 'hybrid': 'h7', 'global': 'global', 'auto': 'auto',
     }  # fmt: skip
     for attn, name in names.items():
-        assert layout(load_config(own, {'model.backbone.stage3_attn': attn})) == name
+        assert Layout.of(load_config(own, {'model.backbone.stage3_attn': attn})).name == name
     light = {'model.backbone.type': 'mmuniformer.UniFormerLight'}
-    assert layout(load_config(own, light)) == 'hourglass'
+    assert Layout.of(load_config(own, light)).name == 'hourglass'
 
 
 def test_no_metafile_no_published_figure(own):

@@ -1,13 +1,13 @@
-"""What a benchmark runs: a network in one form, its inputs, and the call that is measured."""
+"""What a benchmark runs: a network in a profile and layout, its inputs, the calls on them."""
 
 from __future__ import annotations
 
-import functools
+import copy
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,14 +16,23 @@ from mmengine.logging import MMLogger
 from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
-from mmuniformer.analysis.benchmark.profiles import INFERENCE, TRAINING, Profile
-from mmuniformer.analysis.benchmark.samples import SAMPLES
 from mmuniformer.apis.config import scope_of
 from mmuniformer.apis.models import build_model, build_module
+from mmuniformer.engine.precision import keep_interfaces_in_float32
+from mmuniformer.errors import UserError
+from mmuniformer.models.base import find_backbone
+from mmuniformer.models.layers import GELU, Linear
 
 SEED = 0
+OBJECTS = 10
+"""In an image of a detector."""
 SMALL = (64, 64)
 """Size of the call that loads libraries before memory is measured."""
+SWITCHES = ('fused_attn', 'channels_last', 'with_cp')
+"""Arguments of the backbones that change how they compute and not what."""
+STOCK = {Linear: nn.Linear, GELU: nn.GELU}
+"""PyTorch's own layers for ours."""
+INFERENCE, TRAINING = 'inference', 'training'
 
 
 @dataclass(frozen=True)
@@ -43,127 +52,256 @@ class Settings:
     """inference or training (forward and backward)."""
     device: str
     operators: bool = False
-    """Whether the time is also told by kinds of operators."""
+    """Whether the time is also split by kinds of operators."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A way to run a network. In training nothing is folded into weights, whatever ``deploy``."""
+
+    name: str
+    about: str
+    switches: Mapping[str, Any] = field(default_factory=dict)
+    """Those of ``SWITCHES`` that are not the backbone's defaults."""
+    deploy: bool = False
+    bfloat16: bool = False
+    compiled: bool = False
+    stock_layers: bool = False
+    """Whether layers are PyTorch's own and not ours."""
+    modes: tuple[str, ...] = (INFERENCE, TRAINING)
+
+    def in_config(self, cfg: Config) -> Config:
+        """Return a config whose backbone has the profile's switches and defaults otherwise."""
+        cfg = copy.deepcopy(cfg)
+        for name in SWITCHES:
+            cfg.model.backbone.pop(name, None)
+        cfg.model.backbone.update(self.switches)
+        return cfg
+
+    def prepare(self, model: nn.Module, mode: str) -> None:
+        """Bring a model in evaluation, built from the profile's config, into the profile's form."""
+        backbone = find_backbone(model)[1]
+        if self.stock_layers:
+            for module in backbone.modules():
+                module.__class__ = STOCK.get(type(module), type(module))
+        if self.deploy and mode == INFERENCE:
+            backbone.switch_to_deploy()
+        if self.bfloat16:
+            keep_interfaces_in_float32(model)
+        if self.compiled:
+            backbone.compile(dynamic=False)
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            'plain',
+            'as released, with the whole matrix of attention weights, channels first',
+            {'fused_attn': False, 'channels_last': False, 'with_cp': False},
+            stock_layers=True,
+        ),
+        Profile('fused', "the package's defaults"),
+        Profile('deploy', 'fused, with norms folded into weights', deploy=True, modes=(INFERENCE,)),
+        Profile('bf16', 'deploy (training: fused) in bfloat16', deploy=True, bfloat16=True),
+        Profile(
+            'compile', 'deploy (training: fused), backbone compiled', deploy=True, compiled=True
+        ),
+        Profile(
+            'cp', 'fused, all blocks recomputed in backward', {'with_cp': True}, modes=(TRAINING,)
+        ),
+    )
+}
+
+
+def parse_profiles(names: str, mode: str) -> list[Profile]:
+    """Read profiles by name, separated by commas.
+
+    Raises:
+        UserError: A name is unknown, or the profile is not for the mode.
+    """
+    known = {name: profile for name, profile in PROFILES.items() if mode in profile.modes}
+    chosen = list(dict.fromkeys(name.strip() for name in names.split(',')))
+    for name in chosen:
+        if name not in known:
+            reason = f'not for {mode}' if name in PROFILES else 'unknown'
+            raise UserError(f'profile {name!r} is {reason}: choose from {", ".join(known)}')
+    return [known[name] for name in chosen]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network to measure: one of ours in a profile and layout, or one to compare it with."""
+    """A network to measure: one of ours in a profile and layout, or a baseline."""
 
     name: str
     cfg: Config
     """With a whole model; of it only ``model.backbone`` is run where the task is backbone."""
-    layout: str = ''
+    layout: str | None = None
     profile: Profile | None = None
-    """None for networks that are not ours."""
+    """None for a baseline."""
     published: str = ''
     """Accuracy that others state for it, and who."""
 
+    @property
+    def dtype(self) -> str:
+        """Name of the type that it computes in."""
+        return 'bfloat16' if self.profile and self.profile.bfloat16 else 'float32'
 
-def build(case: Case, settings: Settings) -> nn.Module:
-    """Build what is run of a case: with the same weights in every profile."""
-    cfg = case.cfg
-    import_modules_from_strings(**cfg.get('custom_imports', {'imports': []}))
-    torch.manual_seed(SEED)
-    with quiet():
-        if settings.task == 'backbone':
-            with scope_of(cfg):
-                model = build_module(cfg.model.backbone).to(settings.device)
-        else:
-            checkpoint = settings.checkpoint if case.profile else None
-            model = build_model(cfg, checkpoint, settings.device)
-    if case.profile:
-        # BatchNorm can be folded in evaluation only.
-        case.profile.prepare(model.eval(), settings.mode)
-    # Not chained: some backbones of the frameworks return nothing.
-    model.train(settings.mode == TRAINING)
-    if settings.mode == TRAINING:
-        allocate_gradients(model)
-    return model
-
-
-def allocate_gradients(model: nn.Module) -> None:
-    """Give parameters gradients of 0: the same memory in all profiles, and no activations."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.grad = torch.zeros_like(parameter)
-
-
-def make_inputs(
-    case: Case, model: nn.Module, settings: Settings, shape: Sequence[int]
-) -> tuple[Tensor, list[Any] | None]:
-    """Return normalized images and, where the task has any, their annotations."""
-    torch.manual_seed(SEED)
-    channels = case.cfg.model.backbone.get('in_channels', 3)
-    images = torch.randn(settings.batch_size, channels, *shape, device=settings.device)
-    annotate = SAMPLES.get(settings.task)
-    return images, annotate and annotate(case.cfg, model, images)
-
-
-def make_call(
-    case: Case, model: nn.Module, settings: Settings, shape: Sequence[int]
-) -> Callable[[], Any]:
-    """Return the call to measure, its inputs at hand."""
-    images, samples = make_inputs(case, model, settings, shape)
-    if settings.mode == INFERENCE:
-        return functools.partial(infer, model, images, samples, settings.task)
-    step = train_backbone if settings.task == 'backbone' else train_model
-    return functools.partial(step, model, images, samples)
-
-
-def infer(model: nn.Module, images: Tensor, samples: list[Any] | None, task: str) -> Any:
-    """Run a network forward, as far as its cost does not depend on what it finds.
-
-    A segmentor: to the label map. A detector: heads on 1,000 proposals, masks on 100, without the
-    choice among boxes. A pose estimator: to heatmaps.
-    """
-    with torch.inference_mode():
-        if task == 'backbone':
-            return model(images)
-        if task == 'seg':
-            return model(images, mode='predict')
-        return model(images, samples, mode='tensor')
-
-
-def train_backbone(model: nn.Module, images: Tensor, samples: None) -> None:
-    """Run a backbone forward and backward, for the loss ``sum(out ** 2) / 2``."""
-    outs = model(images)
-    torch.autograd.backward(outs, [out.detach() for out in outs])
-    model.zero_grad(set_to_none=False)
-
-
-def train_model(model: nn.Module, images: Tensor, samples: list[Any]) -> None:
-    """Run a framework's model forward and backward."""
-    model.parse_losses(model.loss(images, samples))[0].backward()
-    model.zero_grad(set_to_none=False)
-
-
-def make_outputs(case: Case, model: nn.Module, settings: Settings, shape: Sequence[int]) -> Any:
-    """Return tensors that should be alike in all profiles.
-
-    Maps of the backbone; of the neck for a detector, whose proposals turn on small differences;
-    scores of segmentors and heatmaps; in training the losses.
-    """
-    images, samples = make_inputs(case, model, settings, shape)
-    torch.manual_seed(SEED)
-    with torch.no_grad():
-        if settings.task == 'backbone':
-            return model(images)
+    def build(self, settings: Settings) -> nn.Module:
+        """Build the model, with the same weights in every profile."""
+        import_modules_from_strings(**self.cfg.get('custom_imports', {'imports': []}))
+        torch.manual_seed(SEED)
+        with quiet(), scope_of(self.cfg):
+            if settings.task == 'backbone':
+                model = build_module(self.cfg.model.backbone).to(settings.device)
+            else:
+                checkpoint = settings.checkpoint if self.profile else None
+                model = build_model(self.cfg, checkpoint, settings.device)
+        if self.profile:
+            # BatchNorm can be folded in evaluation only.
+            self.profile.prepare(model.eval(), settings.mode)
+        # Not chained: some backbones of the frameworks return nothing.
+        model.train(settings.mode == TRAINING)
         if settings.mode == TRAINING:
-            losses = model.parse_losses(model.loss(images, samples))[1]
-            return [value for name, value in losses.items() if 'loss' in name]
-        if settings.task == 'det':
-            return model.extract_feat(images)
-        return model(images, samples, mode='tensor')
+            # Gradients of 0: the same memory in all profiles, and no activations.
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.grad = torch.zeros_like(parameter)
+        return model
+
+    def inputs(
+        self, model: nn.Module, settings: Settings, shape: tuple[int, int]
+    ) -> tuple[Tensor, list[Any] | None]:
+        """Return normalized images and, of a whole model, random annotations of the task."""
+        torch.manual_seed(SEED)
+        channels = self.cfg.model.backbone.get('in_channels', 3)
+        images = torch.randn(settings.batch_size, channels, *shape, device=settings.device)
+        annotate = ANNOTATIONS.get(settings.task)
+        if annotate is None:
+            return images, None
+        samples = annotate(self.cfg, model, len(images), shape)
+        meta = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), shape)
+        for sample in samples:
+            sample.set_metainfo({**meta, 'scale_factor': (1.0, 1.0), 'padding_size': [0] * 4})
+        return images, [sample.to(settings.device) for sample in samples]
+
+    def call(
+        self, model: nn.Module, settings: Settings, shape: tuple[int, int]
+    ) -> Callable[[], Any]:
+        """Return the call to measure, its inputs at hand."""
+        images, samples = self.inputs(model, settings, shape)
+        if settings.mode == TRAINING:
+            return lambda: self.train(model, images, samples)
+        return lambda: self.infer(model, images, samples, settings.task)
+
+    def infer(self, model: nn.Module, images: Tensor, samples: list[Any] | None, task: str) -> Any:
+        """Run a network forward, as far as its cost does not depend on what it finds.
+
+        A segmentor: to the label map. A detector: heads on 1,000 proposals, masks on 100, without
+        the choice among boxes. A pose estimator: to heatmaps.
+        """
+        with torch.inference_mode(), self.autocast(images):
+            if samples is None:
+                return model(images)
+            if task == 'seg':
+                return model(images, mode='predict')
+            return model(images, samples, mode='tensor')
+
+    def train(self, model: nn.Module, images: Tensor, samples: list[Any] | None) -> None:
+        """Run forward and backward; a backbone alone for the loss ``sum(out ** 2) / 2``."""
+        with self.autocast(images):
+            outs = model(images) if samples is None else model.loss(images, samples)
+        if samples is None:
+            torch.autograd.backward(outs, [out.detach() for out in outs])
+        else:
+            model.parse_losses(outs)[0].backward()
+        model.zero_grad(set_to_none=False)
+
+    def outputs(self, model: nn.Module, settings: Settings, shape: tuple[int, int]) -> Any:
+        """Return tensors that should be alike in all profiles.
+
+        Maps of the backbone; of the neck for a detector, whose proposals turn on small differences;
+        scores of segmentors and heatmaps; in training the losses.
+        """
+        images, samples = self.inputs(model, settings, shape)
+        torch.manual_seed(SEED)
+        with torch.no_grad(), self.autocast(images):
+            if samples is None:
+                return model(images)
+            if settings.mode == TRAINING:
+                losses = model.parse_losses(model.loss(images, samples))[1]
+                return [value for name, value in losses.items() if 'loss' in name]
+            if settings.task == 'det':
+                return model.extract_feat(images)
+            return model(images, samples, mode='tensor')
+
+    def autocast(self, images: Tensor) -> torch.autocast:
+        """Return a context in which the case's type is computed in."""
+        bfloat16 = self.dtype == 'bfloat16'
+        return torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16)
 
 
-def prepare_call(case: Case, settings: Settings, shape: Sequence[int]) -> Callable[[], Any]:
+def annotate_det(cfg: Config, model: nn.Module, images: int, shape: tuple[int, int]) -> list[Any]:
+    """Make boxes with masks."""
+    from mmdet.testing import demo_mm_inputs
+
+    head = model.roi_head.bbox_head if hasattr(model, 'roi_head') else model.bbox_head
+    classes = (head[0] if isinstance(head, nn.ModuleList) else head).num_classes
+    return demo_mm_inputs(
+        images, (3, *shape), [OBJECTS] * images, num_classes=classes, with_mask=True
+    )['data_samples']
+
+
+def annotate_seg(cfg: Config, model: nn.Module, images: int, shape: tuple[int, int]) -> list[Any]:
+    """Make label maps."""
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    maps = torch.randint(model.num_classes, (images, 1, *shape))
+    return [SegDataSample(gt_sem_seg=PixelData(data=labels)) for labels in maps]
+
+
+def annotate_pose(cfg: Config, model: nn.Module, images: int, shape: tuple[int, int]) -> list[Any]:
+    """Make heatmaps, at the stride of the config's."""
+    from mmpose.testing import get_packed_inputs
+
+    stride = cfg.codec.input_size[0] // cfg.codec.heatmap_size[0]
+    return get_packed_inputs(
+        images, num_keypoints=model.head.out_channels, img_shape=shape, input_size=shape[::-1],
+        heatmap_size=(shape[1] // stride, shape[0] // stride), with_simcc_label=False,
+    )['data_samples']  # fmt: skip
+
+
+ANNOTATIONS = {'det': annotate_det, 'seg': annotate_seg, 'pose': annotate_pose}
+
+
+def prepare_call(case: Case, settings: Settings, shape: tuple[int, int]) -> Callable[[], Any]:
     """Build a model and return the call to measure, for a fresh process."""
-    model = build(case, settings)
-    # Compiled code is made for one size.
-    compiled = case.profile is not None and case.profile.compiled
-    make_call(case, model, settings, shape if compiled else SMALL)()
-    return make_call(case, model, settings, shape)
+    with compile_errors():
+        model = case.build(settings)
+        # Compiled code is made for one size.
+        compiled = case.profile is not None and case.profile.compiled
+        case.call(model, settings, shape if compiled else SMALL)()
+    return case.call(model, settings, shape)
+
+
+@contextmanager
+def compile_errors() -> Iterator[None]:
+    """Report a failure of ``torch.compile`` by its own reason.
+
+    Raises:
+        UserError: It failed.
+    """
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        reason = str(error).strip().partition('\n')[0]
+        raise UserError(
+            f'profile compile: torch.compile failed with {type(error).__name__}: {reason}; '
+            'leave compile out of --profiles to measure the others'
+        ) from error
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Measuring: time by interleaved repeats, peak memory in a fresh process, what machine it was."""
+"""Measuring a call: time in turn with others, peak memory, operators; and on what machine."""
 
 from __future__ import annotations
 
@@ -12,15 +12,30 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from rich.console import Console
+from rich.progress import track
+from torch.profiler import ProfilerActivity, profile
 
-MEGABYTE = 1 << 20
 DISTRIBUTIONS = ('mmuniformer', 'torch', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'mmpose')
+DENSE, ATTENTION, DEPTHWISE, GELU, NORMS, REST = KINDS = (
+    'dense', 'attention', 'depthwise', 'gelu', 'norms', 'rest',
+)  # fmt: skip
+"""Kinds of operators: linear layers and convolutions; products among tokens with their softmax;
+convolutions of single channels; and what has no product: sums, copies, conversions are the rest."""
+OPERATORS = {
+    REST: ('upsample',),
+    ATTENTION: ('attention', 'bmm', 'softmax'),
+    GELU: ('gelu',),
+    NORMS: ('norm',),
+    DENSE: ('conv', 'mm', 'linear'),
+}
+"""Parts of the names that tell them, the first that fits."""
 
 
 class Timing(NamedTuple):
@@ -30,28 +45,31 @@ class Timing(NamedTuple):
     fastest: float
     slowest: float
 
-    @property
-    def spread(self) -> float:
-        """Slowest less fastest, as a share of the median."""
-        return (self.slowest - self.fastest) / self.median
+
+class Memory(NamedTuple):
+    """Bytes that a call needs beyond what was held before it, and the most of the whole process."""
+
+    growth: int
+    whole: int | None
+    """None on a GPU, where the process holds more than the call's own model and inputs."""
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], Any]],
+    calls: Mapping[Hashable, Callable[[], Any]],
     repeats: int,
     device: torch.device,
-    on_call: Callable[[], None] = lambda: None,
-) -> dict[str, Timing]:
-    """Time calls in turn, so that a change of the machine's pace meets all of them alike.
+    console: Console | None = None,
+) -> dict[Hashable, Timing]:
+    """Time calls in turn, so that a change of the machine's pace affects all of them alike.
 
     Args:
         calls: What to time, by name. Each runs once more beforehand, untimed.
         repeats: How often each is timed, from 1 up.
         device: Where the work is done; on a GPU its end is waited for.
-        on_call: Hears of each call that is done, ``(repeats + 1) * len(calls)`` times.
+        console: Where progress is shown.
     """
     seconds = {name: [] for name in calls}
-    for repeat in range(repeats + 1):
+    for repeat in track(range(repeats + 1), 'time', console=console, disable=console is None):
         for name, call in calls.items():
             synchronize(device)
             start = time.perf_counter()
@@ -59,7 +77,6 @@ def interleaved(
             synchronize(device)
             if repeat:
                 seconds[name].append(time.perf_counter() - start)
-            on_call()
     return {
         name: Timing(statistics.median(each), min(each), max(each))
         for name, each in seconds.items()
@@ -79,14 +96,6 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-class Memory(NamedTuple):
-    """Bytes that a call needs beyond what was held before it, and the most of the whole process."""
-
-    growth: int
-    whole: int | None
-    """None where more is held than the call's own model and inputs."""
-
-
 def peak_memory_on_gpu(call: Callable[[], Any], device: torch.device) -> Memory:
     """Return how much more the allocator held, at most, during a call than before."""
     synchronize(device)
@@ -102,11 +111,11 @@ def peak_memory_on_cpu(prepare: Callable[..., Callable[[], Any]], *args: Any) ->
 
     Args:
         prepare: Function of a module; with ``args`` it returns the call. Its own peak, like that
-            of building a model, is not counted where the system can forget it (Linux).
+            of building a model, is not counted where the system can forget it (Linux). Elsewhere
+            the growth is 0 if the call stays below that peak.
         args: Picklable.
     """
-    context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(1, context) as process:
+    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as process:
         return process.submit(_prepare_and_measure, prepare, args).result()
 
 
@@ -114,19 +123,15 @@ def _prepare_and_measure(
     prepare: Callable[..., Callable[[], Any]], args: tuple[Any, ...]
 ) -> Memory:
     call = prepare(*args)
-    _release_freed_memory()
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)  # glibc's alone: returns what was freed
     with contextlib.suppress(OSError):
         Path('/proc/self/clear_refs').write_text('5')  # the peak starts anew from here
     before = _peak_resident_set()
     call()
     peak = _peak_resident_set()
     return Memory(peak - before, peak)
-
-
-def _release_freed_memory() -> None:
-    gc.collect()
-    with contextlib.suppress(AttributeError, OSError):  # glibc's alone
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _peak_resident_set() -> int:
@@ -141,8 +146,44 @@ def _peak_resident_set() -> int:
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if 'VmHWM' in line)
 
 
+def kind_of(name: str, shapes: Sequence[Sequence[int]]) -> str:
+    """Return the kind of an operator of PyTorch.
+
+    Args:
+        name: Like ``aten::mkldnn_convolution``.
+        shapes: Of its arguments; empty for those that are no tensors.
+    """
+    operator = name.removeprefix('aten::')
+    kind = next((k for k, parts in OPERATORS.items() if any(p in operator for p in parts)), REST)
+    if kind == DENSE and 'conv' in operator:
+        # Forward takes input and weight, backward the gradient before them.
+        weight = shapes[2 if 'backward' in operator else 1]
+        if len(weight) == 4 and weight[1] == 1 < weight[0]:
+            return DEPTHWISE
+    return kind
+
+
+def seconds_by_kind(call: Callable[[], Any], device: torch.device) -> dict[str, float]:
+    """Return the own time of a call's operators; it runs twice, then under the profiler."""
+    on_gpu = device.type == 'cuda'
+    activity = ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU
+    call()
+    with profile(activities={ProfilerActivity.CPU, activity}, record_shapes=True) as profiled:
+        call()
+    found = dict.fromkeys(KINDS, 0.0)
+    for event in profiled.key_averages(group_by_input_shape=True):
+        if event.key.startswith('aten::'):
+            seconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+            found[kind_of(event.key, event.input_shapes)] += seconds / 1e6
+    return found
+
+
 def machine(device: torch.device) -> dict[str, Any]:
-    """Tell what a measurement was made on, for the file that holds it."""
+    """Describe what a measurement was made on, for the file that holds it."""
+    versions = {}
+    for name in DISTRIBUTIONS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
     return {
         'device': torch.cuda.get_device_name(device) if device.type == 'cuda' else _processor(),
         'threads': torch.get_num_threads(),
@@ -150,7 +191,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         'system': platform.platform(),
         'python': platform.python_version(),
         'cuda': torch.version.cuda,
-        'versions': {name: _version(name) for name in DISTRIBUTIONS},
+        'versions': versions,
     }
 
 
@@ -160,10 +201,3 @@ def _processor() -> str:
         return next(line.split(':', 1)[1].strip() for line in lines if 'model name' in line)
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -12,150 +11,142 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import track
 from torch import Tensor, nn
 
 from mmuniformer.analysis.benchmark import measure
+from mmuniformer.analysis.benchmark.baselines import baseline_cases
 from mmuniformer.analysis.benchmark.cases import (
+    INFERENCE,
+    TRAINING,
     Case,
+    Profile,
     Settings,
-    build,
-    make_call,
-    make_outputs,
+    compile_errors,
     prepare_call,
     quiet,
 )
-from mmuniformer.analysis.benchmark.operators import seconds_by_kind
-from mmuniformer.analysis.benchmark.profiles import INFERENCE, TRAINING
-from mmuniformer.analysis.benchmark.report import REFERENCE, Row
-from mmuniformer.analysis.complexity import complexity, count_model, count_params
-from mmuniformer.errors import UserError
+from mmuniformer.analysis.benchmark.report import REFERENCE, Row, compare_with_plain, ratio
+from mmuniformer.analysis.benchmark.scores import evaluate
+from mmuniformer.analysis.complexity import count_model, count_params
+from mmuniformer.analysis.layouts import Layout
+from mmuniformer.analysis.metafile import stated_accuracy
 
-Tracker = Callable[[str, int], Callable[[], None]]
-"""Given a name and a number of steps, returns what to call after each step."""
-Scorer = Callable[[Case, nn.Module, Tracker], Mapping[str, float]]
-DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
+PASSES = {INFERENCE: 1, TRAINING: 3}
+"""Multiply-adds over those of forward: backward has two products for each of forward."""
+MEGABYTE = 1 << 20
 
 
-def no_scores(case: Case, model: nn.Module, track: Tracker) -> Mapping[str, float]:
-    """Score nothing."""
-    return {}
+def make_cases(
+    cfg: Config, settings: Settings, layouts: Sequence[Layout], profiles: Sequence[Profile],
+    against: bool,
+) -> tuple[list[Case], list[Row]]:  # fmt: skip
+    """Return a case for each layout and profile of a config.
+
+    Where they are asked for, baselines follow, and rows for those that are not installed.
+    """
+    whole = settings.task != 'backbone'
+    cases = [
+        Case(
+            profile.name,
+            profile.in_config(layout.in_config(cfg)),
+            layout.name,
+            profile,
+            stated_accuracy(cfg.filename, layout.name) if whole else '',
+        )
+        for layout in layouts
+        for profile in profiles
+    ]
+    baselines, absent = baseline_cases(cfg, settings.config) if against else ([], [])
+    return cases + baselines, absent
 
 
 def measure_cases(
-    cases: Sequence[Case],
-    settings: Settings,
-    console: Console,
-    score: Scorer = no_scores,
+    cases: Sequence[Case], settings: Settings, console: Console, scored: bool = False
 ) -> tuple[list[Row], dict[str, float]]:
-    """Measure time, memory, FLOPs and agreement of each case at each size.
+    """Measure time, memory, FLOPs and difference from plain of each case at each size.
 
     Args:
         cases: What to measure.
         settings: How.
         console: Where progress is shown.
-        score: Returns a model's scores.
+        scored: Whether segmentors of ours are scored on their config's test data.
 
     Returns:
-        A row for each case and size, and the multiply-adds a second of matrix products by type.
+        A row for each size and case, and the multiply-adds a second of matrix products by type.
     """
     device = torch.device(settings.device)
-    columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
-    with quiet(), Progress(*columns, console=console) as progress:
-
-        def track(name: str, total: int) -> Callable[[], None]:
-            task = progress.add_task(name, total=total)
-            return lambda: progress.advance(task)
-
-        models = [build(case, settings) for case in cases]
-        scores = [score(case, model, track) for case, model in zip(cases, models, strict=True)]
-        timings, rates, differences = {}, {}, {}
+    timings, rates, differences = {}, {}, {}
+    with quiet():
+        models = [case.build(settings) for case in cases]
+        scores = [
+            evaluate(model, case.cfg, console, f'scores, {case.layout} {case.name}')
+            if scored and case.profile
+            else {}
+            for case, model in zip(cases, models, strict=True)
+        ]
         if settings.repeats:
-            with explained():
-                differences = compare(cases, models, settings, track)
-                timings, rates = time_cases(cases, models, settings, track)
-        places = list(itertools.product(settings.shapes, range(len(cases))))
-        done = track('memory and FLOPs', len(places))
-        # A detector trains on fewer boxes than FLOPs are counted for.
-        has_floor = (settings.task, settings.mode) != ('det', TRAINING)
+            with compile_errors():
+                differences = compare(cases, models, settings)
+                timings, rates = time_cases(cases, models, settings, console)
         rows = []
-        for shape, index in places:
-            case = cases[index]
+        places = list(itertools.product(settings.shapes, range(len(cases))))
+        for shape, index in track(places, 'memory and FLOPs', console=console):
+            case, model = cases[index], models[index]
             if device.type == 'cuda':
-                call = make_call(case, models[index], settings, shape)
+                call = case.call(model, settings, shape)
                 memory = measure.peak_memory_on_gpu(call, device)
             else:
                 memory = measure.peak_memory_on_cpu(prepare_call, case, settings, shape)
             params, flops = count(case, settings, shape)
-            operators = {}
-            if settings.operators:
-                call = make_call(case, models[index], settings, shape)
-                operators = seconds_by_kind(call, device)
-            rows.append(
-                Row(
-                    case.name,
-                    case.layout,
-                    shape,
-                    settings.batch_size,
-                    settings.mode,
-                    params,
-                    flops,
-                    memory,
-                    timings.get((index, shape)),
-                    rates.get(type_of(case)) if has_floor else None,
-                    differences.get((index, shape)),
-                    scores[index],
-                    operators=operators,
-                    published=case.published,
-                )
+            row = Row(
+                profile=case.name,
+                layout=case.layout,
+                size=f'{settings.batch_size} x {shape[0]} x {shape[1]}',
+                peak_mb=memory.growth / MEGABYTE,
+                whole_mb=ratio(memory.whole, MEGABYTE),
+                gflops=flops / 1e9,
+                params_m=params / 1e6,
+                difference=differences.get((index, shape)),
+                published=case.published or None,
+                **scores[index],
             )
-            done()
+            if settings.repeats:
+                set_times(row, timings[index, shape], settings, shape)
+                # A detector trains on fewer boxes than FLOPs are counted for.
+                if (settings.task, settings.mode) != ('det', TRAINING):
+                    work = PASSES[settings.mode] * flops * settings.batch_size
+                    row.times_floor = row.ms / 1e3 / (work / rates[case.dtype])
+            if settings.operators:
+                call = case.call(model, settings, shape)
+                for kind, seconds in measure.seconds_by_kind(call, device).items():
+                    setattr(row, f'{kind}_ms', seconds * 1e3)
+            rows.append(row)
+    compare_with_plain(rows)
     return rows, rates
 
 
-@contextmanager
-def explained() -> Iterator[None]:
-    """Say what a failure of ``torch.compile`` means.
-
-    Raises:
-        UserError: It failed.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        from torch._dynamo.exc import TorchDynamoException
-
-        if not isinstance(error, TorchDynamoException):
-            raise
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f'torch.compile failed: {reason}. It needs a C++ compiler; else leave the profile '
-            'compile out of --profiles'
-        ) from error
+def set_times(row: Row, timing: measure.Timing, settings: Settings, shape: tuple[int, int]) -> None:
+    """Set the figures of a row that follow from its times."""
+    row.ms, row.fastest_ms, row.slowest_ms = (seconds * 1e3 for seconds in timing)
+    row.spread = (timing.slowest - timing.fastest) / timing.median
+    row.images_per_second = settings.batch_size / timing.median
+    row.ns_per_pixel = timing.median * 1e9 / (settings.batch_size * shape[0] * shape[1])
 
 
 def count(case: Case, settings: Settings, shape: tuple[int, int]) -> tuple[int, int]:
     """Return parameters and multiply-adds of one image."""
-    bare = settings.task == 'backbone'
-    if case.profile:
-        counted = complexity(
-            Config({'model': case.cfg.model.backbone}) if bare else case.cfg, shape
-        )
-        return counted.params, counted.flops
-    # Not all networks can be built without memory, as ``complexity`` does it.
-    model = build(case, replace(settings, device='cpu', mode=INFERENCE)).to('meta')
-    whole = SimpleNamespace(backbone=model) if bare else model
-    parts = tuple(count_model(whole, torch.empty(1, 3, *shape, device='meta')))
+    # On the CPU first: not all networks can be built without memory.
+    settings = replace(settings, device='cpu', mode=INFERENCE, checkpoint=None)
+    model = replace(case, profile=None).build(settings).to('meta')
+    whole = SimpleNamespace(backbone=model) if settings.task == 'backbone' else model
+    channels = case.cfg.model.backbone.get('in_channels', 3)
+    parts = count_model(whole, torch.empty(1, channels, *shape, device='meta'))
     return count_params(model), sum(part.flops for part in parts)
 
 
-def type_of(case: Case) -> str:
-    """Return the name of the type that a case computes in."""
-    return 'bfloat16' if case.profile and case.profile.bfloat16 else 'float32'
-
-
 def time_cases(
-    cases: Sequence[Case], models: Sequence[nn.Module], settings: Settings, track: Tracker
+    cases: Sequence[Case], models: Sequence[nn.Module], settings: Settings, console: Console
 ) -> tuple[dict[Any, measure.Timing], dict[str, float]]:
     """Time every case at every size, and a matrix product in their types, all in turn.
 
@@ -164,44 +155,41 @@ def time_cases(
     """
     device = torch.device(settings.device)
     calls, work = {}, {}
-    for name in dict.fromkeys(map(type_of, cases)):
-        calls[name], work[name] = measure.matrix_product(device, DTYPES[name])
+    for name in dict.fromkeys(case.dtype for case in cases):
+        calls[name], work[name] = measure.matrix_product(device, getattr(torch, name))
     for index, shape in itertools.product(range(len(cases)), settings.shapes):
-        calls[index, shape] = make_call(cases[index], models[index], settings, shape)
-    done = track('time', (settings.repeats + 1) * len(calls))
-    timings = measure.interleaved(calls, settings.repeats, device, done)
+        calls[index, shape] = cases[index].call(models[index], settings, shape)
+    timings = measure.interleaved(calls, settings.repeats, device, console)
     return timings, {name: work[name] / timings[name].median for name in work}
 
 
 def compare(
-    cases: Sequence[Case], models: Sequence[nn.Module], settings: Settings, track: Tracker
-) -> dict[Any, tuple[float, float]]:
+    cases: Sequence[Case], models: Sequence[nn.Module], settings: Settings
+) -> dict[Any, float]:
     """Return how far outputs are from the plain profile's in the same layout, where it is run."""
     plain = {case.layout: index for index, case in enumerate(cases) if case.name == REFERENCE}
-    compared = [i for i, case in enumerate(cases) if case.profile and case.layout in plain]
-    done = track('differences', len(compared) * len(settings.shapes))
     found = {}
     for shape in settings.shapes:
         wanted = {
-            layout: make_outputs(cases[index], models[index], settings, shape)
+            layout: cases[index].outputs(models[index], settings, shape)
             for layout, index in plain.items()
         }
-        for index in compared:
-            outputs = make_outputs(cases[index], models[index], settings, shape)
-            found[index, shape] = difference(outputs, wanted[cases[index].layout])
-            done()
+        for index, case in enumerate(cases):
+            if case.profile and case.layout in wanted:
+                outputs = case.outputs(models[index], settings, shape)
+                found[index, shape] = difference(outputs, wanted[case.layout])
     return found
 
 
-def difference(outputs: Any, wanted: Any) -> tuple[float, float]:
-    """Return the largest difference of any element, and that over the largest wanted one."""
+def difference(outputs: Any, wanted: Any) -> float | None:
+    """Return the largest difference of any element over the largest wanted one; None if that is 0.
+
+    Not a number where an output is not.
+    """
     ours, theirs = flatten(outputs), flatten(wanted)
-    largest = max(float(b.abs().max()) for b in theirs)
     # Not Python's max, which passes over NaN.
-    found = float(
-        torch.stack([(a - b).abs().max() for a, b in zip(ours, theirs, strict=True)]).max()
-    )
-    return found, found / largest
+    found = torch.stack([(a - b).abs().max() for a, b in zip(ours, theirs, strict=True)]).max()
+    return ratio(float(found), max(float(b.abs().max()) for b in theirs))
 
 
 def flatten(outputs: Any) -> list[Tensor]:

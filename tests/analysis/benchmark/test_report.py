@@ -6,99 +6,85 @@ import csv
 import json
 from dataclasses import replace
 
-import pytest
-
 from mmuniformer.analysis.benchmark.cases import Settings
-from mmuniformer.analysis.benchmark.measure import MEGABYTE, Memory, Timing
+from mmuniformer.analysis.benchmark.measure import Timing
 from mmuniformer.analysis.benchmark.report import (
-    Absent,
     Row,
-    all_cells,
     caption,
+    compare_with_plain,
     make_record,
+    rows_of,
     table_of,
     title,
     write,
 )
+from mmuniformer.analysis.benchmark.run import set_times
 
 PLAIN = Row(
-    name='plain',
-    layout='h14',
-    shape=(100, 200),
-    batch_size=2,
-    mode='inference',
-    params=21_000_000,
-    flops=3_000_000_000,
-    memory=Memory(800 * MEGABYTE, 1000 * MEGABYTE),
-    latency=Timing(0.4, 0.38, 0.42),
-    rate=20e9,
-    difference=(0.0, 0.0),
-)
-FUSED = replace(
-    PLAIN, name='fused', memory=Memory(200 * MEGABYTE, 300 * MEGABYTE),
-    latency=Timing(0.32, 0.3, 0.38), difference=(2e-5, 4e-6),
+    profile='plain', layout='h14', size='2 x 100 x 200', ms=400.0, spread=0.1, peak_mb=800.0,
+    gflops=3.0, params_m=21.0, difference=0.0,
 )  # fmt: skip
+FUSED = replace(PLAIN, profile='fused', ms=320.0, spread=0.25, peak_mb=200.0, difference=4e-6)
 SETTINGS = Settings('backbone', 'small', None, ((100, 200),), 2, 5, 'inference', 'cpu')
 
 
-def test_figures_of_a_row():
-    cells = FUSED.cells(PLAIN)
-    assert cells['size'] == '2 x 100 x 200'
-    assert cells['latency (ms)'] == 320
-    assert cells['spread (%)'] == 25
-    assert cells['images/s'] == 6.25
-    assert cells['ns/pixel'] == 8000
-    assert cells['floor (ms)'] == 300
-    assert cells['times the floor'] == 1.067
-    assert cells['peak memory (MB)'] == 200
-    assert cells['whole process (MB)'] == 300
-    assert cells['memory / plain'] == 0.25
-    assert cells['plain / time'] == 1.25
-    assert (cells['max difference'], cells['relative difference']) == (2e-5, 4e-6)
-    assert (cells['FLOPs (G)'], cells['params (M)']) == (3, 21)
+def compared(*rows):
+    rows = [replace(row) for row in rows]
+    compare_with_plain(rows)
+    return rows
 
 
-def test_a_training_step_has_three_times_the_products():
-    assert replace(PLAIN, mode='training').floor == pytest.approx(3 * PLAIN.floor)
+def test_times_of_a_row():
+    row = Row('fused')
+    set_times(row, Timing(0.32, 0.3, 0.38), SETTINGS, (100, 200))
+    assert (row.ms, row.fastest_ms, row.slowest_ms) == (320, 300, 380)
+    assert round(row.spread, 6) == 0.25
+    assert row.images_per_second == 6.25
+    assert row.ns_per_pixel == 8000
 
 
-def test_plain_of_the_same_layout_and_size_is_the_measure():
-    larger = {'shape': (200, 200)}
-    rows = [
+def test_plain_of_the_same_layout_and_size_is_the_reference():
+    rows = compared(
         PLAIN,
-        replace(PLAIN, **larger, latency=Timing(0.96, 0.96, 0.96)),
-        replace(FUSED, **larger),
+        replace(PLAIN, size='2 x 200 x 200', ms=960.0),
+        replace(FUSED, size='2 x 200 x 200'),
         FUSED,
         replace(FUSED, layout='w14'),
-    ]
-    ratios = [cells.get('plain / time') for cells in all_cells(rows)]
-    assert ratios == [1, 1, 3, 1.25, None]
+    )
+    assert [row.speedup for row in rows] == [1, 1, 3, 1.25, None]
+    assert [row.of_plain for row in rows] == [1, 1, 0.25, 0.25, None]
+
+
+def test_memory_that_did_not_grow_has_no_ratio():
+    plain, fused = compared(replace(PLAIN, peak_mb=0.0), FUSED)
+    assert (plain.of_plain, fused.of_plain) == (None, None)
+    assert fused.speedup == 1.25
+    assert compared(PLAIN, replace(FUSED, peak_mb=0.0))[1].of_plain == 0
 
 
 def test_without_repeats_there_are_no_times():
-    cells = replace(FUSED, latency=None).cells(None)
-    assert cells['peak memory (MB)'] == 200
-    assert not {'latency (ms)', 'images/s', 'times the floor', 'plain / time'} & cells.keys()
+    plain, fused = compared(replace(PLAIN, ms=None), replace(FUSED, ms=None))
+    assert fused.speedup is None
+    assert fused.of_plain == 0.25
+    assert 'ms' not in table_of([plain, fused])[0]
 
 
-def test_tables_leave_out_what_tells_nothing():
-    header, *lines = table_of(all_cells([PLAIN, FUSED]))
+def test_tables_leave_out_columns_that_say_nothing():
+    header, *lines = table_of(compared(PLAIN, FUSED))
     assert header == [
-        'profile', 'ms', 'spread', 'img/s', 'speed-up', 'x floor', 'peak MB', 'of plain',
-        'whole MB', 'GFLOPs', 'difference',
+        'profile', 'ms', 'spread', 'speed-up', 'peak MB', 'of plain', 'GFLOPs', 'difference',
     ]  # fmt: skip
-    assert lines[1] == [
-        'fused', '320.0', '25%', '6.25', '1.25', '1.07', '200', '0.25', '300', '3', '4e-06',
-    ]  # fmt: skip
-    header, *_ = table_of(all_cells([FUSED, replace(FUSED, shape=(200, 200), layout='w14')]))
+    assert lines[1] == ['fused', '320.0', '25%', '1.25', '200', '0.25', '3', '4e-06']
+    other = replace(FUSED, size='2 x 200 x 200', layout='w14', ns_per_pixel=3.0)
+    header, *_ = table_of([replace(FUSED, ns_per_pixel=3.0), other])
     assert header[:3] == ['profile', 'layout', 'size']
     assert 'ns/pixel' in header
 
 
 def test_what_is_not_installed_has_a_line():
-    rival = replace(FUSED, name='Swin-T', layout='', params=28_000_000, published='42.7 box AP')
-    absent = Absent('ConvNeXt-T', 'not installed: mmpretrain')
-    header, *lines = table_of(all_cells([FUSED, rival, absent]))
+    baseline = replace(FUSED, profile='Swin-T', layout=None, params_m=28.0, published='42.7 box AP')
+    absent = Row('ConvNeXt-T', published='not installed: mmpretrain')
+    header, *lines = table_of([FUSED, baseline, absent])
     shown = [dict(zip(header, line, strict=True)) for line in lines]
     assert [row['params (M)'] for row in shown] == ['21.00', '28.00', '-']
     assert [row['published'] for row in shown] == ['-', '42.7 box AP', 'not installed: mmpretrain']
@@ -106,21 +92,22 @@ def test_what_is_not_installed_has_a_line():
 
 def test_json_and_csv_hold_the_same_rows(tmp_path):
     files = tmp_path / 'a.json', tmp_path / 'a.csv'
-    write(make_record([PLAIN, FUSED, Absent('other', 'no')], SETTINGS, {'float32': 2e10}), files)
+    rows = [PLAIN, replace(FUSED, ms=1 / 3), Row('other', published='no')]
+    write(make_record(rows, SETTINGS, {'float32': 2e10}), files)
     record = json.loads(files[0].read_text())
     assert record['settings']['shapes'] == [[100, 200]]
     assert record['rates'] == {'float32': 2e10}
     assert record['machine']['versions']['torch']
+    assert record['rows'][1]['ms'] == 0.33333
+    assert rows_of(record) == [PLAIN, replace(FUSED, ms=0.33333), rows[2]]
     with files[1].open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row['profile'] for row in rows] == ['plain', 'fused', 'other']
-    for row, cells in zip(rows, record['rows'], strict=True):
-        assert {name: str(value) for name, value in cells.items() if value is not None} == {
-            name: value for name, value in row.items() if value
-        }
+        for row, written in zip(csv.DictReader(file), record['rows'], strict=True):
+            assert row == {
+                name: '' if value is None else str(value) for name, value in written.items()
+            }
 
 
-def test_title_and_caption_tell_how_it_was_measured():
+def test_title_and_caption_say_how_it_was_measured():
     record = make_record([PLAIN, FUSED], SETTINGS, {'float32': 2e10})
     assert title(record) == 'small, h14: 21.00M parameters, inference at 2 x 100 x 200'
     text = caption(record)

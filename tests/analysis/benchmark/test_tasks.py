@@ -1,4 +1,4 @@
-"""`mmuniformer benchmark backbone|det|seg|pose` on the toys, and other networks in our place."""
+"""`mmuniformer benchmark backbone|det|seg|pose` on the toys, and baselines."""
 
 from __future__ import annotations
 
@@ -10,17 +10,12 @@ from click.testing import CliRunner
 from mmengine import Config
 
 from mmuniformer.analysis.benchmark import measure
-from mmuniformer.analysis.benchmark.baselines import (
-    RIVALS,
-    in_place,
-    published_of_ours,
-    rival_cases,
-)
-from mmuniformer.analysis.benchmark.command import own_layouts
+from mmuniformer.analysis.benchmark.baselines import BASELINES, baseline_cases, in_place
+from mmuniformer.analysis.benchmark.cases import compile_errors
 from mmuniformer.analysis.benchmark.report import caption
-from mmuniformer.analysis.benchmark.run import explained
-from mmuniformer.apis.config import load_config
-from mmuniformer.cli.benchmark import backbone_config, command
+from mmuniformer.analysis.metafile import stated_accuracy
+from mmuniformer.apis.config import find_config, load_config
+from mmuniformer.cli.benchmark import command, config_of
 from mmuniformer.errors import UserError
 
 pytestmark = pytest.mark.frameworks
@@ -36,7 +31,7 @@ SHIPPED = {
     'seg': 'upernet_uniformer-small-global_8xb2-160k_ade20k-512x512',
     'pose': 'td-hm_uniformer-small_8xb128-210e_coco-256x192',
 }
-SWIN, CONVNEXT, RESNET = RIVALS
+SWIN, CONVNEXT, RESNET = BASELINES
 
 
 @pytest.fixture
@@ -45,7 +40,7 @@ def in_process(monkeypatch):
 
     def run(prepare, *arguments):
         prepare(*arguments)()
-        return measure.Memory(100 * measure.MEGABYTE, 400 * measure.MEGABYTE)
+        return measure.Memory(100 << 20, 400 << 20)
 
     monkeypatch.setattr(measure, 'peak_memory_on_cpu', run)
 
@@ -73,10 +68,10 @@ def test_backbone_in_profiles_layouts_and_sizes(tmp_path, in_process):
         for profile in ('plain', 'deploy')
     ]
     for row in rows:
-        assert row['memory / plain'] == 1
-        assert row['relative difference'] <= (1e-5 if row['profile'] == 'deploy' else 0)
-        assert row['fastest (ms)'] <= row['latency (ms)'] <= row['slowest (ms)']
-    assert rows[0]['FLOPs (G)'] < rows[4]['FLOPs (G)']
+        assert row['of_plain'] == 1
+        assert row['difference'] <= (1e-5 if row['profile'] == 'deploy' else 0)
+        assert row['fastest_ms'] <= row['ms'] <= row['slowest_ms']
+    assert rows[0]['gflops'] < rows[4]['gflops']
 
 
 def test_json_is_the_files(tmp_path, in_process):
@@ -88,9 +83,9 @@ def test_json_is_the_files(tmp_path, in_process):
     record = json.loads(result.stdout)
     assert record['settings']['mode'] == 'inference'
     assert record['rates'] == {}
-    assert record['rows'][0]['dense (ms)'] > 0
+    assert record['rows'][0]['dense_ms'] > 0
     assert 'dense to rest' in caption(record)
-    assert 'latency (ms)' not in record['rows'][0]
+    assert record['rows'][0]['ms'] is None
     assert record['rows'][0]['layout'] == 'hourglass'
 
 
@@ -107,8 +102,8 @@ def test_whole_models_agree_in_all_profiles(task, config, options, tmp_path, in_
     assert [row['profile'] for row in rows][:3] == ['plain', 'fused', 'bf16']
     for row in rows:
         high = {'plain': 0, 'fused': 1e-4, 'bf16': 0.2}[row['profile']]
-        assert row['relative difference'] <= high
-        assert row['params (M)'] == rows[0]['params (M)']
+        assert row['difference'] <= high
+        assert row['params_m'] == rows[0]['params_m']
 
 
 @pytest.mark.parametrize(
@@ -116,18 +111,10 @@ def test_whole_models_agree_in_all_profiles(task, config, options, tmp_path, in_
     [('small', 'UniFormer', 'small'), ('light-xxs', 'UniFormerLight', 'xxs')],
 )
 def test_an_arch_makes_a_config(name, kind, arch):
-    cfg = backbone_config(name, {'model.backbone.drop_path_rate': 0.1})
+    cfg = config_of('backbone', name, {'model.backbone.drop_path_rate': 0.1})
     assert cfg.model.backbone == {
         'type': f'mmuniformer.{kind}', 'arch': arch, 'drop_path_rate': 0.1,
     }  # fmt: skip
-
-
-def test_a_config_is_measured_in_its_own_layout():
-    assert [layout.name for layout in own_layouts(load_config(SHIPPED['det']), None)] == ['h14']
-    assert [layout.name for layout in own_layouts(load_config(SHIPPED['seg']), None)] == ['global']
-    assert [layout.name for layout in own_layouts(backbone_config('light-xs', {}), None)] == [
-        'hourglass'
-    ]
 
 
 @pytest.mark.parametrize(
@@ -142,10 +129,13 @@ def test_a_config_is_measured_in_its_own_layout():
         ),
         (['backbone', 'nano', '--profiles', 'turbo'], "profile 'turbo' is unknown"),
         (['backbone', 'nano', '--train', '--profiles', 'deploy'], 'is not for training'),
-        (['backbone', 'light-xs', '--layouts', 'h14'], 'leave the layouts out'),
-        (['backbone', 'nano', '--operators', '--profiles', 'compile'], 'knows no compiled code'),
-        (['det', TOYS['pose']], 'no config of a detector'),
-        (['pose', TOYS['det']], 'no config of a pose estimator'),
+        (['backbone', 'light-xs', '--layouts', 'h14'], 'leave the option out'),
+        (
+            ['backbone', 'nano', '--operators', '--profiles', 'compile'],
+            'cannot see into compiled code',
+        ),
+        (['det', TOYS['pose']], 'is not a config of a detector'),
+        (['pose', TOYS['det']], 'is not a config of a pose estimator'),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, message, tmp_path):
@@ -155,13 +145,35 @@ def test_what_does_not_fit_is_refused(arguments, message, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_failures_of_compilation_are_explained():
+def test_a_failing_compilation_is_reported_by_its_own_reason(tmp_path, monkeypatch):
+    def compile(self, **options):
+        self._compiled_call_impl = refuse
+
+    def refuse(*arguments):
+        raise TorchDynamoException('unsupported: context_fn\n\nfrom user code: ...')
+
     from torch._dynamo.exc import TorchDynamoException
 
-    with pytest.raises(UserError, match='no g..: gone. It needs a C.. compiler'), explained():
-        raise TorchDynamoException('no g++: gone\ntrace')
-    with pytest.raises(RuntimeError, match='other'), explained():
+    monkeypatch.setattr(torch.nn.Module, 'compile', compile)
+    result = benchmark(
+        'backbone', 'nano', '--profiles', 'compile', '--shape', 64, 64, '--device', 'cpu',
+        '--out', tmp_path, '--repeats', 1,
+    )  # fmt: skip
+    assert isinstance(result.exception, UserError)
+    assert 'unsupported: context_fn; leave compile out' in str(result.exception)
+    assert 'C++' not in str(result.exception)
+
+
+def test_other_failures_keep_their_own_type():
+    with pytest.raises(RuntimeError, match='^other$'), compile_errors():
         raise RuntimeError('other')
+
+
+def test_memory_that_does_not_grow_ends_no_benchmark(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, 'peak_memory_on_cpu', lambda *_: measure.Memory(0, 400 << 20))
+    rows = rows_of(tmp_path, 'backbone', 'nano', '--profiles', 'plain,fused', '--shape', 64, 64)
+    assert [row['of_plain'] for row in rows] == [None, None]
+    assert rows[1]['speedup'] > 0
 
 
 def test_figures_of_an_earlier_run_need_force(tmp_path, in_process):
@@ -170,7 +182,7 @@ def test_figures_of_an_earlier_run_need_force(tmp_path, in_process):
         'backbone', 'nano', '--profiles', 'fused', '--shape', 64, 64, '--repeats', 0,
         '--out', tmp_path, '--device', 'cpu',
     ]  # fmt: skip
-    assert 'benchmark.json is there already' in str(benchmark(*arguments).exception)
+    assert 'benchmark.json exists' in str(benchmark(*arguments).exception)
     assert (tmp_path / 'benchmark.json').read_text() == 'precious'
     assert benchmark(*arguments, '--force').exit_code == 0
     assert (tmp_path / 'benchmark.json').read_text() != 'precious'
@@ -205,22 +217,25 @@ def test_another_backbone_takes_the_place_at_equal_head():
     ],
 )  # fmt: skip
 def test_published_accuracy_is_that_of_the_recipe(name, wanted):
-    cases, _ = rival_cases(load_config(name), name)
+    cases, _ = baseline_cases(load_config(name), name)
     assert [case.published for case in cases if case.name != CONVNEXT.name] == wanted
 
 
 def test_our_published_accuracy_is_that_of_the_layout():
-    assert published_of_ours(SHIPPED['det'], 'h14') == '45.6 box AP, 41.6 mask AP (published)'
-    assert published_of_ours(SHIPPED['pose'], 'global') == '74.0 AP (published)'
-    assert published_of_ours(SHIPPED['seg'], 'w32') == '46.6 mIoU (published)'
-    assert published_of_ours(SHIPPED['seg'], 'w16') == ''
+    assert (
+        stated_accuracy(find_config(SHIPPED['det']), 'h14')
+        == '45.6 box AP, 41.6 mask AP (published)'
+    )
+    assert stated_accuracy(find_config(SHIPPED['pose']), 'global') == '74.0 AP (published)'
+    assert stated_accuracy(find_config(SHIPPED['seg']), 'w32') == '46.6 mIoU (published)'
+    assert stated_accuracy(find_config(SHIPPED['seg']), 'w16') == ''
 
 
 def test_what_is_not_installed_is_said(monkeypatch):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
-    cases, absent = rival_cases(load_config(TOYS['det']), TOYS['det'])
+    cases, absent = baseline_cases(load_config(TOYS['det']), TOYS['det'])
     assert [case.name for case in cases] == ['Swin-T', 'ResNet-50']
-    assert [(row.name, row.reason) for row in absent] == [
+    assert [(row.profile, row.published) for row in absent] == [
         ('ConvNeXt-T', 'not installed: mmpretrain')
     ]
 
@@ -232,8 +247,8 @@ def test_others_are_measured_beside_ours(tmp_path, in_process):
         tmp_path, 'det', TOYS['det'], '--against', '--profiles', 'fused', '--shape', 64, 64
     )
     found = {row['profile']: row for row in rows}
-    assert found['ResNet-50']['params (M)'] > 23 > found['fused']['params (M)']
-    assert found['Swin-T']['FLOPs (G)'] > found['fused']['FLOPs (G)']
+    assert found['ResNet-50']['params_m'] > 23 > found['fused']['params_m']
+    assert found['Swin-T']['gflops'] > found['fused']['gflops']
     assert found['Swin-T']['images/s'] > 0
     assert 'plain / time' not in found['Swin-T']
 

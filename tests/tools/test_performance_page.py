@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 
+import performance_page
 import pytest
 import torch
-from click.testing import CliRunner
 
-from mmuniformer.cli import benchmark_page
 from mmuniformer.errors import UserError
 
 PAGE = """# Title
@@ -44,7 +43,7 @@ def record_of(profile):
         'settings': {'config': 'small', 'repeats': 5, 'device': 'cpu'},
         'machine': {'device': 'Some CPU', 'threads': 2, 'versions': {'torch': '2.x'}},
         'rates': {'float32': 1e11},
-        'rows': [{'profile': profile, 'size': '1 x 64 x 64', 'latency (ms)': 2.0}],
+        'rows': [{'profile': profile, 'size': '1 x 64 x 64', 'ms': 2.0}],
     }
 
 
@@ -58,7 +57,7 @@ def measured(monkeypatch, tmp_path):
         out.mkdir(parents=True, exist_ok=True)
         (out / 'benchmark.json').write_text(json.dumps(record_of(f'run {len(commands)}')))
 
-    monkeypatch.setattr(benchmark_page, 'measure', measure)
+    monkeypatch.setattr(performance_page, 'measure', measure)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     page = tmp_path / 'page.md'
     page.write_text(PAGE)
@@ -66,15 +65,12 @@ def measured(monkeypatch, tmp_path):
 
 
 def run(page, *arguments):
-    return CliRunner().invoke(
-        benchmark_page.page, [str(page), '--out', str(page.parent / 'figures'), *arguments]
-    )
+    performance_page.main([str(page), '--out', str(page.parent / 'figures'), *arguments])
 
 
-def test_a_table_is_that_of_the_command_above_it_and_nothing_else_changes(measured):
+def test_a_table_is_that_of_the_command_above_it_and_nothing_else_changes(measured, capsys):
     page, commands = measured
-    result = run(page)
-    assert result.exit_code == 0, result.output
+    run(page)
     assert commands == [['backbone', 'small', '--shape', '64', '64', '--layout', 'h14']]
     text = page.read_text()
     before, after = PAGE.split('old\n')
@@ -84,12 +80,12 @@ def test_a_table_is_that_of_the_command_above_it_and_nothing_else_changes(measur
     assert table.startswith(
         '\n| profile | ms |\n| --- | ---: |\n| run 1 | 2.0 |\n\n2026-01-02, Some'
     )
-    assert 'left as it was, there is no GPU: det some-config' in result.output
+    assert 'left as it was, there is no GPU: det some-config' in capsys.readouterr().out
 
 
 def test_only_what_is_asked_for_is_measured(measured):
     page, commands = measured
-    assert run(page, '--only', 'of-no-table').exit_code == 0
+    run(page, '--only', 'of-no-table')
     assert commands == []
     assert page.read_text() == PAGE
 
@@ -117,12 +113,11 @@ def test_figures_are_kept_by_their_command(measured):
 
 def test_figures_that_are_not_there_are_named(measured):
     page, _ = measured
-    result = run(page, '--stored')
-    assert isinstance(result.exception, UserError)
-    assert 'measure first' in str(result.exception)
+    with pytest.raises(UserError, match='measure first'):
+        run(page, '--stored')
 
 
 def test_a_command_that_fails_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark_page, 'RUN', 'raise SystemExit(3)')
+    monkeypatch.setattr(performance_page, 'RUN', 'raise SystemExit(3)')
     with pytest.raises(UserError, match='`mmuniformer benchmark seg x` failed'):
-        benchmark_page.measure(['seg', 'x'], tmp_path)
+        performance_page.measure(['seg', 'x'], tmp_path)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import model_tables
 import pytest
 import yaml
-from click.testing import CliRunner
 
-from mmuniformer.analysis import metafile as model_zoo
+from mmuniformer.analysis.metafile import load_models
 from mmuniformer.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,7 +43,9 @@ SEG_TABLE = """\
 | Model | Iterations | mIoU | Provenance | Weights |
 | --- | --- | --- | --- | --- |
 | [fpn_a_ade20k](fpn_a_ade20k.py) | 80000 | 46.6 | published | [file](https://a.org/f.pth) |"""
-PAGE = f'# Title\n\nbefore\n\n{model_zoo.BEGIN}\nold\n{model_zoo.END}\n\nafter\n'
+BEGIN, END = model_tables.TASK_MARKERS
+PAGE = f'# Title\n\nbefore\n\n{BEGIN}\nold\n{END}\n\nafter\n'
+FRONT = '# Front\n\n{}\nold\n{}\n'.format(*model_tables.HEADLINE_MARKERS)
 
 
 @pytest.fixture
@@ -53,45 +55,51 @@ def checkout(tmp_path):
         folder.mkdir(parents=True)
         (folder / 'metafile.yml').write_text(metafile)
         (folder / 'README.md').write_text(PAGE)
-    (tmp_path / 'README.md').write_text(PAGE)
+    (tmp_path / 'README.md').write_text('# Front\n')
     return tmp_path
-
-
-def run(*arguments):
-    return CliRunner().invoke(model_zoo.command, [str(argument) for argument in arguments])
 
 
 @pytest.mark.parametrize(('task', 'table'), [('det', DET_TABLE), ('seg', SEG_TABLE)])
 def test_table_stands_between_the_markers_and_nothing_else_changes(checkout, task, table):
-    result = run('--root', checkout)
-    assert result.exit_code == 0
+    assert model_tables.main([], checkout) == 0
     page = (checkout / 'configs' / task / 'README.md').read_text()
-    head, tail = '# Title\n\nbefore\n\n', '\n\nafter\n'
-    assert page == f'{head}{model_zoo.BEGIN}\n\n{table}\n\n{model_zoo.END}{tail}'
+    assert page == f'# Title\n\nbefore\n\n{BEGIN}\n\n{table}\n\n{END}\n\nafter\n'
+    assert (checkout / 'README.md').read_text() == '# Front\n'
 
 
-def test_front_page_holds_every_task_with_links_from_the_root(checkout):
-    assert run('--root', checkout).exit_code == 0
-    page = (checkout / 'README.md').read_text()
-    assert page.index('### Detection') < page.index('### Semantic segmentation')
-    assert '[mask-rcnn_b_coco](configs/det/toy/mask-rcnn_b_coco.py)' in page
+def test_front_page_holds_the_headline_models(checkout, monkeypatch):
+    headlines = {'fpn_a_ade20k': 'FPN', 'mask-rcnn_a_coco': 'Mask R-CNN'}
+    monkeypatch.setattr(model_tables, 'HEADLINES', headlines)
+    (checkout / 'README.md').write_text(FRONT)
+    assert model_tables.main([], checkout) == 0
+    lines = (checkout / 'README.md').read_text().splitlines()
+    assert [line for line in lines if line.startswith('| [')] == [
+        '| [FPN](configs/seg/fpn_a_ade20k.py) | ADE20K | - | - | 46.6 mIoU |',
+        '| [Mask R-CNN](configs/det/mask-rcnn_a_coco.py) | COCO | 41.20 | 269 '
+        '| 45.6 box AP, 41.6 mask AP |',
+    ]
 
 
-def test_check_tells_an_old_table_and_writes_nothing(checkout):
-    result = run('--check', '--root', checkout)
-    assert result.exit_code == 1
-    assert result.output.count('model table is old') == 3
-    assert (checkout / 'README.md').read_text() == PAGE
+def test_every_headline_model_has_a_published_result():
+    rows = {row['Name']: row for metafile in metafiles() for row in load_models(metafile)}
+    for name in model_tables.HEADLINES:
+        assert rows[name]['Metadata']['Provenance'] == 'published'
+        assert rows[name]['Results']
 
-    run('--root', checkout)
-    assert run('--check', '--root', checkout).exit_code == 0
+
+def test_check_names_old_tables_and_writes_nothing(checkout, capsys):
+    assert model_tables.main(['--check'], checkout) == 1
+    assert capsys.readouterr().out.count('is out of date') == 2
+    assert (checkout / 'configs' / 'det' / 'README.md').read_text() == PAGE
+
+    model_tables.main([], checkout)
+    assert model_tables.main(['--check'], checkout) == 0
 
     metafile = checkout / 'configs' / 'det' / 'metafile.yml'
     metafile.write_text(metafile.read_text().replace('45.6', '45.7'))
-    result = run('--check', '--root', checkout)
-    assert result.exit_code == 1
-    assert result.output.count('model table is old') == 2
-    assert 'seg' not in result.output
+    capsys.readouterr()
+    assert model_tables.main(['--check'], checkout) == 1
+    assert 'configs/seg' not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -103,33 +111,29 @@ def test_check_tells_an_old_table_and_writes_nothing(checkout):
         ('Models:', 'Modells:', 'no "Models" list'),
     ],
 )
-def test_bad_metafile_is_named_with_the_cure(checkout, old, new, message):
+def test_bad_metafile_is_named_with_the_fix(checkout, old, new, message):
     metafile = checkout / 'configs' / 'det' / 'metafile.yml'
     metafile.write_text(metafile.read_text().replace(old, new))
     with pytest.raises(UserError, match='metafile.yml') as error:
-        model_zoo.render_readmes(checkout)
+        model_tables.pages(checkout)
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize(
-    'page', ['no markers', f'{model_zoo.END} {model_zoo.BEGIN}', PAGE + PAGE, model_zoo.BEGIN]
-)
+@pytest.mark.parametrize('page', ['no markers', f'{END} {BEGIN}', PAGE + PAGE, BEGIN])
 def test_page_without_one_pair_of_markers_is_refused(checkout, page):
     (checkout / 'configs' / 'det' / 'README.md').write_text(page)
     with pytest.raises(UserError, match='once each'):
-        model_zoo.render_readmes(checkout)
+        model_tables.pages(checkout)
 
 
-def test_missing_pages_are_named(checkout, tmp_path):
-    (checkout / 'README.md').unlink()
-    with pytest.raises(UserError, match=r'README\.md is missing'):
-        model_zoo.render_readmes(checkout)
-    with pytest.raises(UserError, match='has no configs'):
-        model_zoo.render_readmes(tmp_path / 'configs')
+def test_missing_pages_are_named(checkout):
+    (checkout / 'configs' / 'det' / 'README.md').unlink()
+    with pytest.raises(UserError, match=r'README\.md'):
+        model_tables.pages(checkout)
 
 
 def test_tables_of_this_checkout_are_up_to_date():
-    assert not model_zoo.stale_readmes(ROOT), 'run `mmuniformer model-zoo`'
+    assert model_tables.main(['--check']) == 0, 'run `python tools/dev/model_tables.py`'
 
 
 def metafiles():
@@ -138,7 +142,7 @@ def metafiles():
 
 @pytest.mark.parametrize('metafile', metafiles(), ids=lambda path: path.parent.name)
 def test_every_config_has_its_rows_named_after_it(metafile):
-    models = model_zoo.load_models(metafile)
+    models = load_models(metafile)
     configs = {
         path.relative_to(ROOT).as_posix()
         for path in metafile.parent.rglob('*.py')
@@ -157,7 +161,7 @@ def test_index_imports_every_metafile_and_knows_every_collection():
     assert sorted(index['Import']) == [path.relative_to(ROOT).as_posix() for path in metafiles()]
     collections = {collection['Name'] for collection in index['Collections']}
     for metafile in metafiles():
-        assert {model['In Collection'] for model in model_zoo.load_models(metafile)} <= collections
+        assert {model['In Collection'] for model in load_models(metafile)} <= collections
 
 
 @pytest.mark.frameworks
@@ -178,10 +182,10 @@ def test_flops_that_are_not_reproduced_carry_a_star():
         Name='a', Config='configs/seg/a.py',
         Metadata={'FLOPs (G)': 172, 'FLOPs Reproduced': False, 'Provenance': 'published'},
     )  # fmt: skip
-    table = model_zoo.render_table([model], 'configs/seg')
+    table = model_tables.task_table([model], Path('configs/seg'))
     assert r'| 172 \* |' in table
-    assert table.endswith(model_zoo.NOT_REPRODUCED)
+    assert table.endswith(model_tables.NOT_REPRODUCED)
     model['Metadata']['FLOPs Reproduced'] = True
-    plain = model_zoo.render_table([model], 'configs/seg')
+    plain = model_tables.task_table([model], Path('configs/seg'))
     assert '| 172 |' in plain
-    assert model_zoo.NOT_REPRODUCED not in plain
+    assert model_tables.NOT_REPRODUCED not in plain

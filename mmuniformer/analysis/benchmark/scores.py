@@ -1,0 +1,48 @@
+"""Scores of a segmentor on the config's test data."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.runner import Runner
+from rich.console import Console
+from rich.progress import track
+from torch import nn
+
+from mmuniformer.apis.config import scope_of
+from mmuniformer.datasets.checks.label_maps import check_batch, check_files, check_image_folder
+from mmuniformer.errors import UserError
+
+METRICS = ('mIoU', 'mAcc', 'aAcc')
+
+
+def check_data(cfg: Config) -> None:
+    """Refuse test data that are missing, empty or no label maps.
+
+    Raises:
+        UserError: Names the path.
+    """
+    with scope_of(cfg):
+        from mmseg.registry import DATASETS
+
+        try:
+            check_image_folder(cfg.test_dataloader.dataset)
+        except UserError as error:
+            raise UserError(f'{error}; or measure without scores: --no-data') from error
+        check_files(DATASETS.build(cfg.test_dataloader.dataset))
+
+
+def evaluate(
+    model: nn.Module, cfg: Config, console: Console | None = None, name: str = 'scores'
+) -> dict[str, float]:
+    """Score a segmentor on the config's test data; percentages by name."""
+    loader = Runner.build_dataloader(cfg.test_dataloader)
+    evaluator = Evaluator(cfg.test_evaluator)
+    evaluator.dataset_meta = loader.dataset.metainfo
+    with torch.inference_mode():
+        for batch in track(loader, name, console=console, disable=console is None):
+            check_batch(model, batch)
+            evaluator.process(model.test_step(batch), batch)
+    metrics = evaluator.evaluate(len(loader.dataset))
+    return {name: float(metrics[name]) for name in METRICS}
