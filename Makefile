@@ -25,7 +25,7 @@ test: lint ## lint, then run the whole test suite on the installed package
 	@$(BIN)/python -P -m pytest
 
 performance: install ## run the benchmarks and update the tables of docs/performance.md (15 minutes)
-	@$(BIN)/mmuniformer benchmark page
+	@$(BIN)/python tools/dev/performance_page.py
 
 lint: install ## run ruff
 	@$(BIN)/ruff check .

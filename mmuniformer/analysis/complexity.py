@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -236,10 +235,10 @@ class Published(NamedTuple):
     """Whether the figure is known to follow from this count."""
 
 
-def find_published(file: Path, cfg: Config) -> Published | None:
-    """Return a config's figure in the metafile beside it, in its layout; None if there is none."""
-    figures = (find_model(file, Layout.of(cfg).name) or {}).get('Metadata', {})
-    if 'FLOPs (G)' not in figures:
+def find_published(cfg: Config, shape: tuple[int, int]) -> Published | None:
+    """Return a config's figure in the metafile beside it; None if it has none at this size."""
+    figures = (find_model(cfg.filename, Layout.of(cfg).name) or {}).get('Metadata', {})
+    if 'FLOPs (G)' not in figures or shape != published_shape(cfg):
         return None
     return Published(float(figures['FLOPs (G)']), figures.get('FLOPs Reproduced', True))
 

@@ -11,7 +11,6 @@ from mmengine.config import Config
 from mmuniformer.apis.config import scope_of
 from mmuniformer.apis.models import class_of
 from mmuniformer.errors import UserError
-from mmuniformer.models import UniFormerLight
 
 TEST_LAYOUTS = 'global,w32,h32'
 """What the papers test a segmentor in that was trained with a global stage 3."""
@@ -54,7 +53,7 @@ class Layout:
         with scope_of(cfg):
             kind = class_of(backbone)
         if not hasattr(kind, 'set_stage3_attn'):
-            return cls('hourglass' if issubclass(kind, UniFormerLight) else '')
+            return cls('hourglass' if getattr(kind, 'hourglass', False) else '')
         attn = backbone.get('stage3_attn', 'global')
         for letter, windowed in WINDOWED.items():
             if attn == windowed:

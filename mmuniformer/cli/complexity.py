@@ -13,7 +13,6 @@ from mmuniformer.analysis.complexity import (
     complexity,
     draw_table,
     find_published,
-    published_shape,
     verdict,
 )
 from mmuniformer.apis.config import find_config, load_config
@@ -40,9 +39,9 @@ def command(config: str, shape: tuple[int, int] | None, as_json: bool, cfg_optio
     cfg = load_config(file, cfg_options)
     counted = complexity(cfg, shape)
     published = None
-    # A published figure is of the config as it is, in any layout, at the task's size.
-    if set(cfg_options) <= LAYOUT_OPTIONS and shape in (None, published_shape(cfg)):
-        published = find_published(file, cfg)
+    # A published figure is of the config as it is, in any layout.
+    if set(cfg_options) <= LAYOUT_OPTIONS:
+        published = find_published(cfg, counted.shape)
     if as_json:
         result = {'config': file.stem, **dataclasses.asdict(counted)}
         if published:

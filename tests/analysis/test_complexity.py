@@ -388,7 +388,7 @@ def test_layouts_by_their_short_names(own):
 
 def test_no_metafile_no_published_figure(own):
     Path(own).with_name('metafile.yml').unlink()
-    assert find_published(Path(own), load_config(own)) is None
+    assert find_published(load_config(own), (512, 2048)) is None
 
 
 def test_bad_input(own, tmp_path):

@@ -21,7 +21,7 @@ from mmuniformer.apis.models import build_model, build_module
 from mmuniformer.engine.precision import keep_interfaces_in_float32
 from mmuniformer.errors import UserError
 from mmuniformer.models.base import find_backbone
-from mmuniformer.models.layers import GELU, Linear
+from mmuniformer.models.execution import remove_policies
 
 SEED = 0
 OBJECTS = 10
@@ -30,8 +30,6 @@ SMALL = (64, 64)
 """Size of the call that loads libraries before memory is measured."""
 SWITCHES = ('fused_attn', 'channels_last', 'with_cp')
 """Arguments of the backbones that change how they compute and not what."""
-STOCK = {Linear: nn.Linear, GELU: nn.GELU}
-"""PyTorch's own layers for ours."""
 INFERENCE, TRAINING = 'inference', 'training'
 
 
@@ -66,8 +64,8 @@ class Profile:
     deploy: bool = False
     bfloat16: bool = False
     compiled: bool = False
-    stock_layers: bool = False
-    """Whether layers are PyTorch's own and not ours."""
+    policies: bool = True
+    """Whether blocks run as ``models/execution`` has it, or by their plain lines."""
     modes: tuple[str, ...] = (INFERENCE, TRAINING)
 
     def in_config(self, cfg: Config) -> Config:
@@ -81,9 +79,8 @@ class Profile:
     def prepare(self, model: nn.Module, mode: str) -> None:
         """Bring a model in evaluation, built from the profile's config, into the profile's form."""
         backbone = find_backbone(model)[1]
-        if self.stock_layers:
-            for module in backbone.modules():
-                module.__class__ = STOCK.get(type(module), type(module))
+        if not self.policies:
+            remove_policies(backbone)
         if self.deploy and mode == INFERENCE:
             backbone.switch_to_deploy()
         if self.bfloat16:
@@ -99,7 +96,7 @@ PROFILES = {
             'plain',
             'as released, with the whole matrix of attention weights, channels first',
             {'fused_attn': False, 'channels_last': False, 'with_cp': False},
-            stock_layers=True,
+            policies=False,
         ),
         Profile('fused', "the package's defaults"),
         Profile('deploy', 'fused, with norms folded into weights', deploy=True, modes=(INFERENCE,)),

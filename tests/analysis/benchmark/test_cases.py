@@ -20,7 +20,7 @@ from mmuniformer.analysis.benchmark.cases import (
 from mmuniformer.analysis.benchmark.measure import KINDS, kind_of, seconds_by_kind
 from mmuniformer.analysis.benchmark.run import difference
 from mmuniformer.errors import UserError
-from mmuniformer.models.layers import GELU, Linear
+from mmuniformer.models.execution.attention import fused_attention
 
 SHAPE = (64, 64)
 
@@ -55,23 +55,29 @@ def test_switches_are_the_profiles_whatever_the_config_has(name, mode, wanted, k
         name, kind, fused_attn=name == 'plain', channels_last=False, with_cp=(1, 0, 0, 0)
     )
     backbone = case.build(settings_of(mode))
+    attention = {m.attention for m in backbone.modules() if hasattr(m, 'attention')}
     found = (
-        backbone.attention_args['fused'],
+        attention == {fused_attention},
         backbone.channels_last,
         backbone.with_cp,
         backbone.deployed is not None,
     )
     assert found == wanted
+    assert len(attention) == 1
     assert backbone.training == (mode == TRAINING)
     assert (backbone._compiled_call_impl is not None) == (name == 'compile')
-    kinds = {type(module) for module in backbone.modules()}
-    assert kinds & {GELU, Linear} == (set() if name == 'plain' else {GELU, Linear})
+    policies = [m.policy for m in backbone.modules() if hasattr(m, 'policy')]
+    assert policies
+    assert any(policies) == (name != 'plain')
 
 
 def test_fused_is_what_the_package_does_by_default():
     built, default = case_of('fused').build(settings_of()), models.UniFormer('nano')
-    for name in ('attention_args', 'channels_last', 'with_cp'):
+    for name in ('channels_last', 'with_cp'):
         assert getattr(built, name) == getattr(default, name)
+    for ours, theirs in zip(built.modules(), default.modules(), strict=True):
+        for name in ('policy', 'recomputed', 'attention'):
+            assert getattr(ours, name, None) == getattr(theirs, name, None)
 
 
 def test_weights_are_the_same_in_every_profile():
