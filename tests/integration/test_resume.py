@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 
 import pytest
 import torch
-from mmengine import Config
+from config_helpers import SEG_TOYS, load
 from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 
-pytest.importorskip('mmpose')
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-TOY = Path(__file__).resolve().parents[2] / 'configs/pose/toy/td-hm_uniformer-nano_toy-128x96.py'
-EPOCHS, EPOCHS_BEFORE = 3, 2
+# Framework, folder of the data, and what the length of a run is counted in.
+CONFIGS = {
+    'mask-rcnn_uniformer-nano_fpn_toy': ('mmdet', 'coco', 'epoch'),
+    SEG_TOYS[0]: ('mmseg', 'ade', 'iter'),
+    'td-hm_uniformer-nano_toy-128x96': ('mmpose', 'coco', 'epoch'),
+}
+LENGTH, STOP = 3, 2
 
 
 class Interrupted(Exception):
@@ -23,37 +26,44 @@ class Interrupted(Exception):
 
 
 class Recorder(Hook):
-    """Keeps every iteration's loss, and breaks off at the start of the epoch ``stop``."""
+    """Keeps losses and worker processes; breaks off at the start of epoch or iteration ``stop``."""
 
-    def __init__(self, stop):
-        self.losses, self.stop = [], stop
+    def __init__(self, unit, stop):
+        self.losses, self.workers, self.unit, self.stop = [], set(), unit, stop
 
-    def before_train_epoch(self, runner):
-        if runner.epoch == self.stop:
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if getattr(runner, self.unit) == self.stop:
             raise Interrupted
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         self.losses.append(outputs['loss'].item())
+        batches = runner.train_dataloader._iterator
+        self.workers.update(worker.pid for worker in getattr(batches, '_workers', ()))
 
 
 @pytest.mark.parametrize('workers', [0, 2])
-def test_resumed_training_is_the_uninterrupted_one(toy_root, tmp_path, workers):
+@pytest.mark.parametrize('name', CONFIGS)
+def test_resumed_training_is_the_uninterrupted_one(toy_root, tmp_path, name, workers):
     """With what is random in it: shuffling, augmentation, drop path; and validation in between."""
+    framework, folder, unit = CONFIGS[name]
+    pytest.importorskip(framework)
 
-    def train(name, resume=False, stop=None):
-        config = Config.fromfile(TOY)
-        config.work_dir = str(tmp_path / ('whole' if name == 'whole' else 'parts'))
-        config.experiment_name = config.visualizer.name = f'{tmp_path}/{name}'
+    def train(part, resume=False, stop=None):
+        config = load(name)
+        config.work_dir = str(tmp_path / ('whole' if part == 'whole' else 'parts'))
+        config.experiment_name = config.visualizer.name = f'{tmp_path}/{part}'
         for split in ('train', 'val'):
-            config[f'{split}_dataloader'].dataset.data_root = f'{toy_root}/coco/'
-        config.val_evaluator.ann_file = f'{toy_root}/coco/annotations/person_keypoints_val2017.json'
+            config[f'{split}_dataloader'].dataset.data_root = f'{toy_root}/{folder}/'
+        if 'ann_file' in config.val_evaluator:
+            file = config.val_dataloader.dataset.ann_file
+            config.val_evaluator.ann_file = f'{toy_root}/{folder}/{file}'
         config.merge_from_dict(
             {
                 'model.backbone.drop_path_rate': 0.5,
                 'train_dataloader.batch_size': 4,
                 'train_dataloader.num_workers': workers,
                 'train_dataloader.persistent_workers': workers > 0,
-                'train_cfg.max_epochs': EPOCHS,
+                f'train_cfg.max_{unit}s': LENGTH,
                 'train_cfg.val_interval': 1,
                 'default_hooks.checkpoint.interval': 1,
                 'default_hooks.ema': {'type': 'EMAHook'},
@@ -62,25 +72,27 @@ def test_resumed_training_is_the_uninterrupted_one(toy_root, tmp_path, workers):
             }
         )
         runner = RUNNERS.build(config)
-        recorder = Recorder(stop)
+        recorder = Recorder(unit, stop)
         runner.register_hook(recorder)
         with contextlib.suppress(Interrupted):
             runner.train()
-        assert runner.epoch == (stop or EPOCHS)
+        assert getattr(runner, unit) == (stop or LENGTH)
+        assert len(recorder.workers) == workers  # the same in every epoch
         # Workers left to the garbage collector would be waited for, five seconds each.
+        runner.train_loop.dataloader_iterator = None
         runner.train_dataloader._iterator = None
         return recorder.losses
 
     whole = train('whole')
-    begun = train('begun', stop=EPOCHS_BEFORE)
+    begun = train('begun', stop=STOP)
     torch.manual_seed(1)
     resumed = train('resumed', resume=True)
 
-    assert len(resumed) * EPOCHS == len(whole) * (EPOCHS - EPOCHS_BEFORE) > 0
+    assert len(resumed) * LENGTH == len(whole) * (LENGTH - STOP) > 0
     assert begun + resumed == whole
     first, second = (
-        torch.load(tmp_path / folder / f'epoch_{EPOCHS}.pth', weights_only=True)
-        for folder in ('whole', 'parts')
+        torch.load(tmp_path / part / f'{unit}_{LENGTH}.pth', weights_only=True)
+        for part in ('whole', 'parts')
     )
     for part in ('state_dict', 'ema_state_dict'):
         assert first[part].keys() == second[part].keys()
