@@ -110,8 +110,7 @@ class StepError(Exception):
 
 
 def say(text: str) -> None:
-    sys.stdout.write(text + '\n')
-    sys.stdout.flush()
+    print(text, flush=True)
 
 
 def read_sections(text: str) -> dict[str, dict[str, str]]:

@@ -156,7 +156,7 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
     for path, text in stale.items():
         if not check:
             path.write_text(text, encoding='utf-8')
-        print(f'{path}: the model table {"is out of date" if check else "is written"}')  # noqa: T201
+        print(f'{path}: the model table {"is out of date" if check else "is written"}')
     return int(check and bool(stale))
 
 

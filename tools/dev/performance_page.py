@@ -81,11 +81,11 @@ def main(arguments: Sequence[str]) -> None:
             continue
         on_gpu = any(argument.startswith('cuda') for argument in command)
         if on_gpu and not (options.stored or torch.cuda.is_available()):
-            print(f'left as it was, there is no GPU: {shown}')  # noqa: T201
+            print(f'left as it was, there is no GPU: {shown}')
             continue
         folder = options.out / re.sub(r'[^\w-]+', '_', shown)
         if not options.stored:
-            print(f'mmuniformer benchmark {shown}')  # noqa: T201
+            print(f'mmuniformer benchmark {shown}')
             measure(command, folder)
         # At once: what was measured stays where a later command fails.
         write_table(options.page, place['arguments'], layout_record(folder / 'benchmark.json'))
