@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from analysis.new_style import write_new_style, write_with_strings
 from click.testing import CliRunner
 
+from mmuniformer.analysis import complexity as complexity_module
 from mmuniformer.analysis.complexity import (
     Complexity,
     Published,
@@ -404,3 +406,35 @@ def test_bad_input(own, tmp_path):
     (tmp_path / 'empty.py').write_text('a = 1\n')
     with pytest.raises(UserError, match='no `model`'):
         run(tmp_path / 'empty.py', '--shape', 64, 64)
+
+
+@pytest.mark.parametrize('task', FRAMEWORKS)
+def test_new_style_configs_cost_what_those_with_strings_do(task, tmp_path):
+    pytest.importorskip(FRAMEWORKS[task])
+    new, old = write_new_style(tmp_path, task), write_with_strings(tmp_path, task)
+    assert load_config(new).get('default_scope') is None
+    found, wanted = (json.loads(run(path, '--json').output) for path in (new, old))
+    assert found['config'] == 'new'
+    assert found | {'config': 'strings'} == wanted
+    assert found['shape'] == {'det': [800, 1280], 'seg': [512, 2048], 'pose': [96, 64]}[task]
+    assert Layout.of(load_config(new)).name == Layout.of(load_config(old)).name == 'h2'
+
+
+def test_a_metafile_of_another_project_is_no_obstacle(own):
+    row = {'Name': 'head', 'Config': 'x/head.py', 'Metadata': {'Epochs': 12}}
+    Path(own).with_name('metafile.yml').write_text(json.dumps({'Models': [row]}))
+    assert 'published' not in json.loads(run(own, '--json').output)
+
+
+def test_stages_are_counted_where_the_counter_knows_no_modules(monkeypatch):
+    class Old(complexity_module.FlopCounterMode):
+        """Like that of PyTorch 2.1 and 2.2, which is not told of any module."""
+
+        def get_flop_counts(self):
+            return {'Global': dict(super().get_flop_counts()['Global'])}
+
+    model = build(UniFormer, 'nano')
+    wanted = count(model)
+    monkeypatch.setattr(complexity_module, 'FlopCounterMode', Old)
+    assert count(model) == wanted
+    assert [stage.flops for stage in wanted.parts] == expected_flops(model, 224, 224)

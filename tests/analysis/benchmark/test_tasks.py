@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from analysis.new_style import write_new_style
 from click.testing import CliRunner
 from mmengine import Config
 
@@ -104,6 +105,15 @@ def test_whole_models_agree_in_all_profiles(task, config, options, tmp_path, in_
         high = {'plain': 0, 'fused': 1e-4, 'bf16': 0.2}[row['profile']]
         assert row['difference'] <= high
         assert row['params_m'] == rows[0]['params_m']
+
+
+@pytest.mark.parametrize('options', [[], ['--train']])
+def test_new_style_configs_are_measured(tmp_path, in_process, options):
+    pytest.importorskip('mmseg')
+    config = write_new_style(tmp_path, 'seg')
+    rows = rows_of(tmp_path, 'seg', config, '--profiles', 'plain,bf16', '--shape', 64, 64, *options)
+    assert [(row['profile'], row['layout']) for row in rows] == [('plain', 'h2'), ('bf16', 'h2')]
+    assert 1e-4 < rows[1]['difference'] < 0.1
 
 
 @pytest.mark.parametrize(
