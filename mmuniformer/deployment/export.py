@@ -27,20 +27,9 @@ COMPARED_IMAGES = 16
 
 @dataclass(frozen=True)
 class Options:
-    """The options of ``mmuniformer export``.
+    """The options of ``mmuniformer export``; see its help.
 
-    Args:
-        format: A key of ``files.SUFFIXES``.
-        backbone_only: Leave neck and heads out.
-        shape: Image height and width; None for the config's test size.
-        static: Batch of a file of fixed sizes; None for dynamic sizes.
-        check: Compare the file with PyTorch.
-        tolerance: Largest difference that passes; see ``comparison``.
-        int8: Also write the 8-bit form.
-        calibrate: Folder of images to calibrate it with; None for the training data.
-        score: Evaluate PyTorch and the files on the test data.
-        out: File to write; None for ``work_dirs/CONFIG/CONFIG.onnx`` or ``.pt2``.
-        force: Replace existing files.
+    ``shape`` is (height, width), ``static`` the batch of a file of fixed sizes.
     """
 
     format: str = 'onnx'

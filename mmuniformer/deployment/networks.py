@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -31,43 +32,40 @@ class Target(NamedTuple):
     """Whether the outputs are detections, which are compared by matching."""
 
 
-class BackboneMaps(nn.Module):
-    """An image to the feature maps of a backbone."""
+class Network(nn.Module):
+    """A model, and the function that computes the outputs with it."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, compute: Callable[[nn.Module, Tensor], Outputs]):
         super().__init__()
-        self.backbone = find_backbone(model)[1]
+        self.model = model
+        self.compute = compute
 
     def forward(self, image: Tensor) -> Outputs:
-        """Return a map for each of the backbone's ``out_indices``."""
-        return self.backbone(image)
+        """Return the outputs for images ``(B, C, H, W)``."""
+        return self.compute(self.model, image)
 
 
-class SegmentorLogits(nn.Module):
-    """An image to the logits of its pixels, ``(B, classes, H, W)``."""
-
-    def __init__(self, segmentor: nn.Module):
-        super().__init__()
-        self.segmentor = segmentor
-
-    def forward(self, image: Tensor) -> Outputs:
-        """Return logits at the size of the image."""
-        head = self.segmentor.decode_head
-        logits = head(self.segmentor.extract_feat(image))
-        size = image.shape[2:]
-        return (F.interpolate(logits, size, mode='bilinear', align_corners=head.align_corners),)
+def backbone_maps(model: nn.Module, image: Tensor) -> Outputs:
+    """Return a map for each of the backbone's ``out_indices``."""
+    return find_backbone(model)[1](image)
 
 
-class PoseHeatmaps(nn.Module):
-    """A person's crop to heatmaps, ``(B, keypoints, H / 4, W / 4)``."""
+def segmentor_logits(segmentor: nn.Module, image: Tensor) -> Outputs:
+    """Return the logits of an image's pixels, ``(B, classes, H, W)``."""
+    head = segmentor.decode_head
+    logits = head(segmentor.extract_feat(image))
+    size = image.shape[2:]
+    return (F.interpolate(logits, size, mode='bilinear', align_corners=head.align_corners),)
 
-    def __init__(self, estimator: nn.Module):
-        super().__init__()
-        self.estimator = estimator
 
-    def forward(self, image: Tensor) -> Outputs:
-        """Return heatmaps of the crop, without a flip test."""
-        return (self.estimator.head(self.estimator.extract_feat(image)),)
+def segment(segmentor: nn.Module, image: Tensor) -> Outputs:
+    """Return the logits as MMSegmentation computes them."""
+    return (segmentor.encode_decode(image, [{'img_shape': tuple(image.shape[2:])}]),)
+
+
+def pose_heatmaps(estimator: nn.Module, image: Tensor) -> Outputs:
+    """Return the heatmaps of a person's crop, ``(B, keypoints, H / 4, W / 4)``, unflipped."""
+    return (estimator.head(estimator.extract_feat(image)),)
 
 
 def is_detector(cfg: Config, backbone_only: bool) -> bool:
@@ -89,45 +87,31 @@ def make_target(
     Raises:
         UserError: Models of this kind cannot be exported.
     """
-    kind, names, expected = describe(cfg, model, backbone_only, shape)
-    network = kind(copy.deepcopy(model))
-    _, backbone = find_backbone(network)
-    backbone.switch_to_deploy()
-    make_exportable(network)
-    detects = is_detector(cfg, backbone_only)
-    return Target(network.eval(), expected, names, backbone.in_channels, detects)
-
-
-def describe(
-    cfg: Config, model: nn.Module, backbone_only: bool, shape: tuple[int, int]
-) -> tuple[Callable[[nn.Module], nn.Module], tuple[str, ...], Callable[[Tensor], Outputs]]:
-    """Return the wrapper to export a model in, its output names, and the framework's own call."""
-    _, backbone = find_backbone(model)
+    backbone = find_backbone(model)[1]
     if backbone is None:
         raise UserError('cannot export the model: it has no backbone of mmuniformer')
+    framework, copied, detects = framework_of(cfg), copy.deepcopy(model), False
     if backbone_only or backbone is model:
-        return BackboneMaps, tuple(f'stage{stage + 1}' for stage in backbone.out_indices), backbone
-    framework = framework_of(cfg)
-    if is_detector(cfg, backbone_only):
+        network, reference = Network(copied, backbone_maps), backbone_maps
+        names = tuple(f'stage{stage + 1}' for stage in backbone.out_indices)
+    elif is_detector(cfg, backbone_only):
         from mmuniformer.deployment import detector
 
-        return (
-            lambda model: detector.Detections(model, shape),
-            detector.OUTPUT_NAMES,
-            lambda image: detector.detect(model, image),
+        network, reference = detector.Detections(copied, shape), detector.detect
+        names, detects = detector.OUTPUT_NAMES, True
+    elif framework == 'mmseg' and isinstance(getattr(model, 'decode_head', None), nn.Module):
+        network, reference, names = Network(copied, segmentor_logits), segment, ('logits',)
+    elif framework == 'mmpose' and hasattr(model, 'head'):
+        network, reference, names = Network(copied, pose_heatmaps), pose_heatmaps, ('heatmaps',)
+    else:
+        raise UserError(
+            f'cannot export a whole {type(model).__name__}: export its backbone with '
+            '--backbone-only'
         )
-    if framework == 'mmseg' and isinstance(getattr(model, 'decode_head', None), nn.Module):
-        return SegmentorLogits, ('logits',), lambda image: (segment(model, image),)
-    if framework == 'mmpose' and hasattr(model, 'head'):
-        return PoseHeatmaps, ('heatmaps',), PoseHeatmaps(model)
-    raise UserError(
-        f'cannot export a whole {type(model).__name__}: export its backbone with --backbone-only'
-    )
-
-
-def segment(model: nn.Module, image: Tensor) -> Tensor:
-    """Return a segmentor's logits as MMSegmentation computes them."""
-    return model.encode_decode(image, [{'img_shape': tuple(image.shape[2:])}])
+    find_backbone(copied)[1].switch_to_deploy()
+    make_exportable(network)
+    expected = partial(reference, model)
+    return Target(network.eval(), expected, names, backbone.in_channels, detects)
 
 
 def make_exportable(network: nn.Module) -> None:
