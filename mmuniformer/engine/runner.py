@@ -73,20 +73,12 @@ class CheckedRunner(Runner):
         super().scale_lr(optim_wrapper, auto_scale_lr)
 
     def val(self) -> dict[str, float]:
-        """Check checkpoint and data, then validate.
-
-        Raises:
-            UserError: As for ``train``.
-        """
+        """Check checkpoint and data as ``train`` does, then validate."""
         self.check('val')
         return super().val()
 
     def test(self) -> dict[str, float]:
-        """Check checkpoint and data, then test.
-
-        Raises:
-            UserError: As for ``train``.
-        """
+        """Check checkpoint and data as ``train`` does, then test."""
         self.check('test')
         return super().test()
 
@@ -132,10 +124,11 @@ class CheckedRunner(Runner):
             raise
         except Exception:
             # Only now: reading a sound file twice would take time.
-            reason = why_unreadable(filename)
-            if reason is None:
-                raise
-            raise reason from None
+            try:
+                load_state_dict_file(filename)
+            except CheckpointError as reason:
+                raise reason from None
+            raise
         if self._resume and 'message_hub' not in checkpoint:
             raise CheckpointError(
                 f'{filename} holds weights and no state of a training run: start from it with '
@@ -207,12 +200,3 @@ def check_evaluator(split: str, metrics: Any) -> None:
                 f'{file}, by which predictions are scored, does not exist: set '
                 f'{split}_evaluator.ann_file to the file of the {split} data'
             )
-
-
-def why_unreadable(filename: str) -> CheckpointError | None:
-    """Return what is wrong with a checkpoint file, or None if nothing is."""
-    try:
-        load_state_dict_file(filename)
-    except CheckpointError as error:
-        return error
-    return None

@@ -162,29 +162,29 @@ class EpochSeeds:
 
     def __call__(self, worker: int) -> None:
         """Seed a new worker process, and let its dataset do so in later epochs."""
-        seeded = None
-
-        def follow_epoch() -> None:
-            nonlocal seeded
-            epoch = self.epoch.item()
-            if epoch != seeded:
-                self.init(worker, seed=(self.seed + epoch * self.stride) % 2**31)
-                seeded = epoch
-
-        def following(load: Callable[..., Any]) -> Callable[..., Any]:
-            def follow_and_load(dataset: Any, index: Any) -> Any:
-                follow_epoch()
-                return load(dataset, index)
-
-            return follow_and_load
-
-        follow_epoch()
+        self.worker, self.seeded = worker, None
+        self.follow_epoch()
         dataset = get_worker_info().dataset
         kind = type(dataset)
+
+        def seeded(load: Callable[..., Any]) -> Callable[..., Any]:
+            def seed_and_load(dataset: Any, index: Any) -> Any:
+                self.follow_epoch()
+                return load(dataset, index)
+
+            return seed_and_load
+
         names = [name for name in ('__getitem__', '__getitems__') if hasattr(kind, name)]
-        methods = {name: following(getattr(kind, name)) for name in names}
+        methods = {name: seeded(getattr(kind, name)) for name in names}
         with contextlib.suppress(TypeError):  # built-in types, which draw nothing
             dataset.__class__ = type(kind.__name__, (kind,), {'__slots__': (), **methods})
+
+    def follow_epoch(self) -> None:
+        """Seed this worker process if the epoch has changed."""
+        epoch = self.epoch.item()
+        if epoch != self.seeded:
+            self.init(self.worker, seed=(self.seed + epoch * self.stride) % 2**31)
+            self.seeded = epoch
 
 
 class ResumedBatches:
