@@ -21,7 +21,7 @@ try:
 except Exception as error:  # a broken install raises OSError, RuntimeError, AttributeError, ...
     _broken = error
     warnings.warn(
-        f'mmuniformer can not be used here: {type(error).__name__}: {error}. '
+        f'mmuniformer cannot be used here: {type(error).__name__}: {error}. '
         'Run `mmuniformer doctor` to see what to do.',
         RuntimeWarning,
         stacklevel=2,

@@ -173,15 +173,16 @@ class _RestrictedUnpickler(pickle._Unpickler):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.known = {**_weights_only_unpickler._get_allowed_globals(), **_ALLOWED}
-        self.known['_codecs.encode'] = codecs.encode  # bytes of numpy scalars; not in torch 2.2
+        self.known['_codecs.encode'] = codecs.encode  # of numpy scalars; unknown to torch 2.2
+        dtypes = [value for value in vars(torch).values() if isinstance(value, torch.dtype)]
+        self.known |= {str(dtype): dtype for dtype in dtypes}
 
     def find_class(self, module: str, name: str) -> Any:
         """Return a known object."""
         path = f'{"builtins" if module == "__builtin__" else module}.{name}'
-        dtype = getattr(torch, name, None) if module == 'torch' else None
-        if path not in self.known and not isinstance(dtype, torch.dtype):
+        if path not in self.known:
             raise pickle.UnpicklingError(f'Weights only load failed: GLOBAL {path} is not allowed')
-        return self.known.get(path, dtype)
+        return self.known[path]
 
     def check_callable(self) -> None:
         """Refuse to call what is not known; it lies below its arguments on the stack."""

@@ -85,7 +85,7 @@ def test_broken_torch_warns_and_names_the_reason_on_use(run_python, tmp_path):
     (fake / 'torch' / '__init__.py').write_text('raise OSError("libtorch_cpu.so: cannot open")')
     done = run_python('-c', 'import mmuniformer; mmuniformer.UniFormer', path=fake)
     assert done.returncode == 1
-    assert 'RuntimeWarning: mmuniformer can not be used here: OSError: libtorch' in done.stderr
+    assert 'RuntimeWarning: mmuniformer cannot be used here: OSError: libtorch' in done.stderr
     assert 'mmuniformer doctor' in done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith('ImportError: mmuniformer.UniFormer needs torch and mmengine: libtorch')

@@ -2,49 +2,44 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mmuniformer.errors import CheckpointError, UserError, refuse_existing
-from mmuniformer.models.weights.files import fetch, load_state_dict_file, sha256
+from mmuniformer.models.weights.files import fetch, load_state_dict_file, sha256, whole_file
 from mmuniformer.models.weights.released import (
     RENAMED_PARTS,
     Layout,
     backbone_state,
     file_name,
-    guess_preset,
     head_dim_by_name,
     layout_of,
     parts,
-    recorded_head_dim,
+    preset_name,
+    record_of,
     rename_parts,
-    spec_of,
     state_dict_of,
     stem_weight,
 )
 from mmuniformer.version import __version__
 
-IMAGENET = 'ImageNet classifier'
-POSE = 'pose estimator'
 KINDS = {
+    'patch_embed1': 'ImageNet classifier',
     'decode_head': 'segmentor',
     'roi_head': 'detector',
     'rpn_head': 'detector',
     'bbox_head': 'detector',
-    'head': POSE,
+    'head': 'pose estimator',
 }
-"""What a whole model is, by the first of these parts that it has."""
+"""What a file is of, by the first of these parts that it has."""
 
 RELEASED_LAYOUTS = {
-    IMAGENET: Layout(('model',)),
-    POSE: Layout(('state_dict',), renamed=tuple(RENAMED_PARTS)),
+    'ImageNet classifier': Layout(('model',)),
+    'pose estimator': Layout(('state_dict',), renamed=tuple(RENAMED_PARTS)),
 }
 """How files were released; other kinds have a plain ``state_dict``."""
 
@@ -70,76 +65,60 @@ def convert(
         What was done, as text by subject, for a table.
 
     Raises:
-        CheckpointError: ``source`` can't be read or holds no UniFormer.
-        UserError: ``target`` exists or can't be written.
+        CheckpointError: ``source`` cannot be read or holds no UniFormer.
+        UserError: ``target`` exists or cannot be written.
     """
     target = Path(target)
     refuse_existing(target, force)
     path = fetch(source)
     raw = load_state_dict_file(path)
-    layout, _ = layout_of(raw)
-    state = state_dict_of(raw)
-    backbone = backbone_state(raw)
+    state, backbone, (layout, _) = state_dict_of(raw), backbone_state(raw), layout_of(raw)
+    present = parts(state, limit=len(state))
     if stem_weight(backbone) is None:
-        raise CheckpointError(
-            f'{source} holds no UniFormer: keys start with {", ".join(parts(state))}'
-        )
-    kind = kind_of(state)
-    if head_dim is None:
-        head_dim = recorded_head_dim(raw) or head_dim_by_name(source)
-    preset = guess_preset(spec_of(backbone))
-    meta = raw['meta'] if isinstance(raw.get('meta'), Mapping) else {}
+        raise CheckpointError(f'{source} holds no UniFormer: keys start with {", ".join(present)}')
+    kind = next((kind for part, kind in KINDS.items() if part in present), 'model')
+    earlier = record_of(raw)
+    head_dim = head_dim or earlier.get('head_dim') or head_dim_by_name(source)
+    dataset = dataset_meta(raw)
     record = {
-        'version': __version__,
         'source': file_name(source),
-        'sha256': sha256(path),
-        'network': ' '.join(preset) if preset else 'no preset',
         'kind': kind,
-        'layout': recorded_layout(meta) or asdict(layout),
+        'network': preset_name(backbone),
+        'sha256': sha256(path),
+        'layout': earlier.get('layout', asdict(layout)),
+        'version': __version__,
+        **({'head_dim': head_dim} if head_dim else {}),
     }
-    if head_dim is not None:
-        record['head_dim'] = head_dim
     if to == 'current':
-        wanted = Layout(('state_dict',))
         result = {'meta': {'mmuniformer': record}, 'state_dict': state}
-        if dataset := dataset_meta(meta):
+        if dataset:
             result['meta']['dataset_meta'] = dataset
     else:
         default = RELEASED_LAYOUTS.get(kind, Layout(('state_dict',)))
-        wanted = Layout(**(recorded_layout(meta) or asdict(default)))
-        result = lay_out(state, wanted, dataset_meta(meta))
-    write(result, target, force)
-    dropped = [str(key) for key in raw if layout.wrappers and key not in ('meta', *layout.wrappers)]
+        result = lay_out(state, Layout(**earlier.get('layout', asdict(default))), dataset)
+    try:
+        with whole_file(target) as part:
+            with open(part, 'wb') as file:
+                torch.save(result, file)
+            refuse_existing(target, force)  # it may have come meanwhile
+    except OSError as error:
+        raise UserError(f'{target} could not be written: {error}') from error
+    kept = ('meta', *layout.wrappers) if layout.wrappers else raw
     return {
         'source': f'{source} ({kind}, {record["network"]})',
-        'head_dim': 'not known' if head_dim is None else str(head_dim),
+        'head_dim': str(head_dim or 'not known'),
         'weights': f'{len(state)} tensors, {sum(t.numel() for t in state.values()):,} values',
-        'renamed': ', '.join(changes(layout, wanted)) or 'nothing',
-        'left out': ', '.join(dropped) or 'nothing',
+        'layout': f'{layout} to {layout_of(result)[0]}',
+        'left out': ', '.join(str(key) for key in raw if key not in kept) or 'nothing',
         'sha256 of source': record['sha256'],
         'written': str(target),
     }
 
 
-def kind_of(state: Mapping[str, Tensor]) -> str:
-    """Tell an ImageNet file, a detector, a segmentor and a pose estimator apart."""
-    if stem_weight(state) is not None:
-        return IMAGENET
-    present = parts(state, limit=len(state))
-    return next((kind for part, kind in KINDS.items() if part in present), 'model')
-
-
-def recorded_layout(meta: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the layout that a file had before it was first converted, or None."""
-    record = meta.get('mmuniformer')
-    return record.get('layout') if isinstance(record, Mapping) else None
-
-
-def lay_out(state: Mapping[str, Tensor], layout: Layout, dataset: dict[str, Any]) -> dict[str, Any]:
+def lay_out(state: Mapping[str, Any], layout: Layout, dataset: dict[str, Any]) -> dict[str, Any]:
     """Write a state dict by current keys as a file of a layout."""
-    result: Any = rename_parts(
-        state, {RENAMED_PARTS[old]: old for old in layout.renamed}, layout.prefix
-    )
+    old_names = {RENAMED_PARTS[old]: old for old in layout.renamed}
+    result: Any = rename_parts(state, old_names, layout.prefix)
     for key in reversed(layout.wrappers):
         result = {key: result}
     if dataset and layout.wrappers:
@@ -147,40 +126,9 @@ def lay_out(state: Mapping[str, Tensor], layout: Layout, dataset: dict[str, Any]
     return result
 
 
-def changes(before: Layout, after: Layout) -> list[str]:
-    """Say how two layouts differ."""
-    rows = [f'{old} to {RENAMED_PARTS[old]}' for old in before.renamed if old not in after.renamed]
-    rows += [f'{RENAMED_PARTS[old]} to {old}' for old in after.renamed if old not in before.renamed]
-    for subject in ('prefix', 'wrappers'):
-        old, new = getattr(before, subject), getattr(after, subject)
-        if tuple(old) != tuple(new):
-            rows.append(f'{subject} {"".join(old) or "none"} to {"".join(new) or "none"}')
-    return rows
-
-
-def dataset_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
+def dataset_meta(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return the classes and colors that a file records, by their current names."""
-    current = meta.get('dataset_meta')
-    if isinstance(current, Mapping):
-        return dict(current)
+    meta = raw['meta'] if isinstance(raw.get('meta'), Mapping) else {}
+    if isinstance(meta.get('dataset_meta'), Mapping):
+        return dict(meta['dataset_meta'])
     return {new: meta[old] for old, new in DATASET_META.items() if meta.get(old) is not None}
-
-
-def write(checkpoint: dict[str, Any], target: Path, force: bool) -> None:
-    """Write a checkpoint whole or not at all.
-
-    Raises:
-        UserError: ``target`` appeared meanwhile, or its folder can't be written.
-    """
-    part = target.with_name(f'.{target.name}.{os.getpid()}')
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, 'wb') as file:
-            torch.save(checkpoint, file)
-        refuse_existing(target, force)
-        os.replace(part, target)
-    except OSError as error:
-        raise UserError(f'{target} could not be written: {error}') from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()

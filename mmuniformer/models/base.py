@@ -231,7 +231,11 @@ class StagedBackbone(BaseModule):
         self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *args: Any
     ) -> None:
         """Refuse weights of another form or network; mmengine calls this with ``strict`` on."""
-        theirs = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+        theirs = {
+            key.removeprefix(prefix): value
+            for key, value in state_dict.items()
+            if key.startswith(prefix) and isinstance(value, Tensor)
+        }
         check_state_dict(self.state_dict(), theirs, strict)
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, *args)
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.hooks import EMAHook
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, PretrainedInit
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
@@ -77,6 +77,47 @@ def test_fitting_checkpoint_loads(make_runner, checkpoint):
     runner = make_runner(Classifier(), load_from=checkpoint(source))
     runner.load_or_resume()
     assert torch.equal(runner.model.fc_cls.weight, source.fc_cls.weight)
+
+
+@pytest.mark.parametrize('fine_tune', [False, True])
+def test_released_layout_loads(make_runner, tmp_path, fine_tune):
+    """mmengine alone would find nothing under ``model`` and start from random weights."""
+    source = Classifier()
+    state = {f'module.{key}': value for key, value in source.state_dict().items()}
+    torch.save({'model': state, 'epoch': 299}, tmp_path / 'released.pth')
+    runner = make_runner(Classifier(), train=fine_tune, load_from=str(tmp_path / 'released.pth'))
+    runner.load_or_resume()
+    assert torch.equal(runner.model.fc_cls.weight, source.fc_cls.weight)
+
+
+class TestInitCfgOfTheWholeModel:
+    def train(self, make_runner, path, **cfg):
+        model = Classifier()
+        model.init_cfg = [{'type': PretrainedInit, 'checkpoint': str(path), **cfg}]
+        runner = make_runner(model, train=True)
+        runner.optim_wrapper['optimizer']['lr'] = 0.0
+        runner.train()
+        return runner.model
+
+    def test_fitting_file_loads(self, make_runner, checkpoint):
+        source = Classifier(classes=80)
+        model = self.train(make_runner, checkpoint(source))
+        weight = source.backbone.blocks3[0].attn.qkv.weight
+        assert torch.equal(model.backbone.blocks3[0].attn.qkv.weight, weight)
+
+    def test_other_arch_is_refused(self, make_runner, checkpoint):
+        path = checkpoint(Classifier(depths=(1, 2, 5, 1)))
+        with pytest.raises(CheckpointError, match=r'weights.pth does not fit[^@]*depths='):
+            self.train(make_runner, path)
+
+    def test_file_of_a_backbone_is_refused(self, make_runner, checkpoint):
+        with pytest.raises(CheckpointError, match='bare backbone.*model.backbone.init_cfg'):
+            self.train(make_runner, checkpoint(UniFormer('nano')))
+
+    def test_layout_that_mmengine_does_not_read_is_refused(self, make_runner, tmp_path):
+        torch.save({'model': Classifier().state_dict()}, tmp_path / 'nested.pth')
+        with pytest.raises(CheckpointError, match='mmuniformer convert .*nested.pth NEW.pth'):
+            self.train(make_runner, tmp_path / 'nested.pth')
 
 
 def test_other_arch_is_refused_before_anything_loads(make_runner, checkpoint):

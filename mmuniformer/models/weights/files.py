@@ -10,7 +10,7 @@ import re
 import struct
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def download(url: str) -> Path:
     """Fetch a URL once into PyTorch's cache of checkpoints, on one process of a distributed run.
 
     Raises:
-        CheckpointError: The server can't be reached, does not give the whole file, or gives
+        CheckpointError: The server cannot be reached, does not give the whole file, or gives
             another one than the hash in its name tells.
     """
     path = cached(url)
@@ -149,31 +149,38 @@ def receive(url: str, path: Path) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'{path.name}.{uuid.uuid4().hex}.part')
     shown = sys.stderr.isatty() and is_main_process()
-    try:
-        with (
-            urlopen(Request(url, headers={'User-Agent': 'mmuniformer'}), timeout=TIMEOUT) as answer,
-            open(part, 'wb') as file,
-            Progress(console=Console(stderr=True), disable=not shown) as progress,
-        ):
-            task = progress.add_task(file_name(url), total=answer.length)
+    request = Request(url, headers={'User-Agent': 'mmuniformer'})
+    with (
+        whole_file(path) as part,
+        urlopen(request, timeout=TIMEOUT) as answer,
+        Progress(console=Console(stderr=True), disable=not shown) as progress,
+    ):
+        task = progress.add_task(file_name(url), total=answer.length)
+        with open(part, 'wb') as file:
             while block := answer.read(1 << 20):
                 file.write(block)
                 progress.advance(task, len(block))
-            if answer.length:
-                raise OSError(f'the connection broke {answer.length:,} bytes before the end')
+        if answer.length:
+            raise OSError(f'the connection broke {answer.length:,} bytes before the end')
         digest = sha256(part)
         if not has_named_hash(path.name, digest):
             raise OSError(
                 f'its SHA-256 starts with {digest[:8]}, not as the name tells: the file is damaged '
                 'or was replaced'
             )
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a name beside a file, that takes the file's name if all goes well, or is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'.{uuid.uuid4().hex}.part')
+    try:
+        yield part
         os.replace(part, path)
     finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
+        part.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,37 +24,15 @@ from mmuniformer.models.weights.matching import Match, explain, match_backbone
 from mmuniformer.models.weights.released import (
     backbone_state,
     file_name,
-    guess_preset,
     head_dim_by_name,
     parts,
-    recorded_head_dim,
+    preset_name,
+    record_of,
     spec_of,
 )
 
-TOKEN_LABELED_32 = tuple(('UniFormer', name) for name in ('small', 'small_plus', 'base'))
+TOKEN_LABELED_32 = ('UniFormer small', 'UniFormer small_plus', 'UniFormer base')
 """Networks whose token-labeled releases have head_dim 32, next to later ones of 64."""
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What became of a file's weights."""
-
-    source: str
-    network: str
-    match: Match
-
-    def __str__(self) -> str:
-        """Write the report as one line for the log."""
-        match = self.match
-        text = (
-            f'{file_name(self.source)} ({self.network}): loaded {len(match.loaded)} of '
-            f'{len(match.loaded) + len(match.missing)} backbone tensors'
-        )
-        if match.missing:
-            text += f'; not in the file, as expected: {", ".join(parts(match.missing))}'
-        if match.unused:
-            text += f'; not used, as expected: {", ".join(parts(match.unused))}'
-        return text
 
 
 def load_pretrained(
@@ -64,7 +41,7 @@ def load_pretrained(
     prefix: str | None = None,
     map_location: str | torch.device = 'cpu',
     head_dim: int | None = None,
-) -> LoadReport:
+) -> Match:
     """Load a released file, or a whole model's backbone, into a backbone and log a report.
 
     Args:
@@ -74,18 +51,27 @@ def load_pretrained(
         map_location: As in ``torch.load``.
         head_dim: What the file was trained with; overrides what its name tells.
 
+    Returns:
+        How the file fits.
+
     Raises:
-        CheckpointError: The file can't be read or does not fit; the model is as it was.
+        CheckpointError: The file cannot be read or does not fit; the model is as it was.
     """
     source = str(checkpoint)
     raw = load_state_dict_file(source, map_location)
     theirs = backbone_state(raw, prefix)
     match = check_backbone(model, theirs, raw, source, head_dim=head_dim)
     model.load_state_dict({name: theirs[name] for name in match.loaded}, strict=False)
-    preset = guess_preset(spec_of(theirs))
-    report = LoadReport(source, ' '.join(preset) if preset else 'no preset', match)
-    print_log(str(report), logger='current')
-    return report
+    text = (
+        f'{file_name(source)} ({preset_name(theirs)}): loaded {len(match.loaded)} of '
+        f'{len(match.loaded) + len(match.missing)} backbone tensors'
+    )
+    if match.missing:
+        text += f'; not in the file, as expected: {", ".join(parts(match.missing))}'
+    if match.unused:
+        text += f'; not used, as expected: {", ".join(parts(match.unused))}'
+    print_log(text, logger='current')
+    return match
 
 
 def check_backbone(
@@ -133,9 +119,7 @@ def check_form(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None
         )
 
 
-def check_state_dict(
-    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], strict: bool
-) -> None:
+def check_state_dict(ours: dict[str, Tensor], theirs: dict[str, Tensor], strict: bool) -> None:
     """Refuse what ``load_state_dict`` would half load into a backbone.
 
     mmengine loads what fits and warns about the rest, so that a ``base`` detector goes into a
@@ -173,23 +157,21 @@ def check_head_dim(
     Raises:
         CheckpointError: The head_dim is known and is not the model's.
     """
-    for dim, why in (
+    sources = (
         (stated, 'as init_cfg.head_dim states'),
-        (recorded_head_dim(raw), 'as recorded in the file'),
+        (record_of(raw).get('head_dim'), 'as recorded in the file'),
         (head_dim_by_name(source), 'as its name tells'),
-    ):
-        if dim is None:
-            continue
-        if dim != ours:
-            raise CheckpointError(
-                f'{source} has head_dim {dim} ({why}) and the backbone {ours}: every shape fits '
-                f'and the accuracy would be ruined. Set head_dim={dim} in the backbone. If the '
-                f'file was trained with {ours}, state it by init_cfg.head_dim={ours}, or record it '
-                f'with `mmuniformer convert {source} NEW.pth --head-dim {ours}`'
-            )
-        return
-    labeled = 'aux_head.weight' in theirs and guess_preset(spec_of(theirs)) in TOKEN_LABELED_32
-    if labeled and ours != 32:
+    )
+    dim, why = next((known for known in sources if known[0] is not None), (None, ''))
+    if dim not in (None, ours):
+        raise CheckpointError(
+            f'{source} has head_dim {dim} ({why}) and the backbone {ours}: every shape fits and '
+            f'the accuracy would be ruined. Set head_dim={dim} in the backbone. If the file was '
+            f'trained with {ours}, state it by init_cfg.head_dim={ours}, or record it with '
+            f'`mmuniformer convert {source} NEW.pth --head-dim {ours}`'
+        )
+    labeled = 'aux_head.weight' in theirs and preset_name(theirs) in TOKEN_LABELED_32
+    if dim is None and labeled and ours != 32:
         print_log(
             f'{source} was trained with token labeling, and such files have head_dim 32 unless '
             f'their name says dim64; the backbone has {ours}. Shapes do not show it: state '

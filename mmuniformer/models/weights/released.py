@@ -6,9 +6,8 @@ Facts and pure functions on state dicts; ``files`` reads them and ``load`` fills
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlparse
@@ -74,14 +73,12 @@ class NetworkSpec:
     def differences(self, other: NetworkSpec) -> list[str]:
         """Return the fields in which two networks differ on the stages that both have."""
         return [
-            field.name
-            for field in fields(self)
+            name
+            for name, ours in vars(self).items()
             if any(
-                ours != theirs
-                for ours, theirs in zip(
-                    getattr(self, field.name), getattr(other, field.name), strict=True
-                )
-                if None not in (ours, theirs)
+                mine != yours
+                for mine, yours in zip(ours, getattr(other, name), strict=True)
+                if None not in (mine, yours)
             )
         ]
 
@@ -135,7 +132,7 @@ def stage_spec(state: Mapping[str, Tensor], stage: int) -> tuple[Any, ...]:
 def guess_preset(found: NetworkSpec) -> tuple[str, str] | None:
     """Return the class and the preset that look like this, or None.
 
-    ``small`` also stands for its token-labelled form, which looks the same.
+    ``small`` also stands for its token-labeled form, which looks the same.
     """
     for kind, presets in (('UniFormer', UNIFORMER), ('UniFormerLight', UNIFORMER_LIGHT)):
         for name, arch in presets.items():
@@ -149,6 +146,11 @@ def guess_preset(found: NetworkSpec) -> tuple[str, str] | None:
     return None
 
 
+def preset_name(state: Mapping[str, Tensor]) -> str:
+    """Return the class and the preset of a backbone's state dict, as text."""
+    return ' '.join(guess_preset(spec_of(state)) or ['no preset'])
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a file lays out its state dict: all that ``state_dict_of`` takes away."""
@@ -160,8 +162,13 @@ class Layout:
     renamed: tuple[str, ...] = ()
     """Parts with a name from before mmengine."""
 
+    def __str__(self) -> str:
+        """Write it as a pattern of keys."""
+        names = '|'.join(self.renamed)
+        return f'{"".join(f"{key}/" for key in self.wrappers)}{self.prefix}{names}*'
 
-def state_dict_of(raw: Mapping[str, Any], ours: Iterable[str] = ()) -> OrderedDict[str, Tensor]:
+
+def state_dict_of(raw: Mapping[str, Any], ours: Iterable[str] = ()) -> dict[str, Tensor]:
     """Return a file's tensors by the keys that current models have.
 
     The one place that knows how files nest, prefix and name their state dicts.
@@ -173,9 +180,8 @@ def state_dict_of(raw: Mapping[str, Any], ours: Iterable[str] = ()) -> OrderedDi
     layout, nested = layout_of(raw)
     parts_kept = {key.partition('.')[0] for key in ours}
     names = {old: new for old, new in RENAMED_PARTS.items() if old.rstrip('.') not in parts_kept}
-    return rename_parts(
-        {key.removeprefix(layout.prefix): value for key, value in nested.items()}, names
-    )
+    state = {key.removeprefix(layout.prefix): value for key, value in nested.items()}
+    return rename_parts(state, names)
 
 
 def layout_of(raw: Mapping[str, Any]) -> tuple[Layout, dict[str, Tensor]]:
@@ -194,20 +200,21 @@ def layout_of(raw: Mapping[str, Any]) -> tuple[Layout, dict[str, Tensor]]:
 
 def rename_parts(
     state: Mapping[str, Tensor], table: Mapping[str, str], prefix: str = ''
-) -> OrderedDict[str, Tensor]:
+) -> dict[str, Tensor]:
     """Replace the starts of keys by a table, and put a prefix before all; order is kept."""
-    renamed = OrderedDict()
-    for key, tensor in state.items():
+
+    def renamed(key: str) -> str:
         start = next((old for old in table if key.startswith(old)), '')
-        renamed[prefix + table.get(start, '') + key.removeprefix(start)] = tensor
-    return renamed
+        return prefix + table.get(start, '') + key.removeprefix(start)
+
+    return {renamed(key): tensor for key, tensor in state.items()}
 
 
-def backbone_state(raw: Mapping[str, Any], prefix: str | None = None) -> OrderedDict[str, Tensor]:
-    """Return the backbone's tensors of a file, by the backbone's own keys.
+def backbone_state(raw: Mapping[str, Any], prefix: str | None = None) -> dict[str, Tensor]:
+    """Return the tensors of a file's backbone, bare or in a whole model, by its own keys.
 
     Args:
-        raw: What the file holds: weights, bare or nested, of a backbone or a whole model.
+        raw: What the file holds.
         prefix: Where in a whole model the backbone is; ``backbone`` by default.
 
     Raises:
@@ -215,7 +222,7 @@ def backbone_state(raw: Mapping[str, Any], prefix: str | None = None) -> Ordered
     """
     state = state_dict_of(raw)
     start = (prefix or BACKBONE_PREFIX).rstrip('.') + '.'
-    inner = OrderedDict((k.removeprefix(start), v) for k, v in state.items() if k.startswith(start))
+    inner = {key.removeprefix(start): state[key] for key in state if key.startswith(start)}
     if prefix and not inner:
         raise CheckpointError(
             f'no key of the checkpoint starts with prefix={start!r}; keys start with '
@@ -244,8 +251,8 @@ def head_dim_by_name(source: str) -> int | None:
     return None
 
 
-def recorded_head_dim(raw: Mapping[str, Any]) -> int | None:
-    """Return the head_dim that mmuniformer wrote into a file's meta, or None."""
+def record_of(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what mmuniformer wrote into a file's meta: head_dim, first layout and the like."""
     meta = raw.get('meta')
-    ours = meta.get('mmuniformer') if isinstance(meta, Mapping) else None
-    return ours.get('head_dim') if isinstance(ours, Mapping) else None
+    record = meta.get('mmuniformer') if isinstance(meta, Mapping) else None
+    return record if isinstance(record, Mapping) else {}
