@@ -10,6 +10,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
+from mmuniformer.compat import load_file
 from mmuniformer.engine.hooks import CheckpointGuardHook
 from mmuniformer.errors import CheckpointError, UserError
 from mmuniformer.models import UniFormer
@@ -149,7 +150,7 @@ def test_other_classes_are_welcome_for_training(make_runner, checkpoint):
 def test_training_records_head_dim_and_resumes(make_runner, tmp_path):
     make_runner(Classifier(), train=True).train()
     path = tmp_path / 'work' / 'epoch_1.pth'
-    saved = torch.load(path, weights_only=True)
+    saved = load_file(path)
     assert saved['meta']['mmuniformer'] == {'head_dim': 16}
     resumed = make_runner(Classifier(), train=True, epochs=2, resume=True)
     resumed.train()
