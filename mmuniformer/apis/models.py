@@ -40,12 +40,12 @@ def build_module(settings: Mapping[str, Any]) -> nn.Module:
     """Build a model or a part of one from its settings.
 
     Raises:
-        UserError: It can't be built; says why.
+        UserError: It cannot be built; says why.
     """
     try:
         return MODELS.build(settings)
     except (ValueError, TypeError, KeyError, AssertionError) as error:
-        raise UserError(f'{settings.get("type")} can not be built: {error}') from error
+        raise UserError(f'{settings.get("type")} cannot be built: {error}') from error
 
 
 def build_model(
@@ -54,7 +54,7 @@ def build_model(
     """Build a config's model for inference.
 
     ``init_cfg`` is not followed: the weights are the checkpoint's, or random without one. The
-    model has the attribute ``dataset_meta`` (classes and the like) where the checkpoint tells it.
+    model has the attribute ``dataset_meta`` (classes and the like) where the checkpoint has it.
 
     Args:
         cfg: The config.
@@ -62,8 +62,8 @@ def build_model(
         device: Where the model is put. On the meta device it is built without memory.
 
     Raises:
-        CheckpointError: The file can't be read or is of another model.
-        UserError: The config has no model or one that can't be built, or its framework does not
+        CheckpointError: The file cannot be read or is of another model.
+        UserError: The config has no model or one that cannot be built, or its framework does not
             import.
     """
     if 'model' not in cfg:

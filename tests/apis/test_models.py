@@ -23,7 +23,7 @@ def test_configs_by_path_and_by_name_with_options():
     assert load_config(cfg.filename).model.backbone.arch == 'nano'
 
 
-def test_configs_that_can_not_be_read(tmp_path):
+def test_configs_that_cannot_be_read(tmp_path):
     with pytest.raises(UserError, match='^no-such: .* They are in '):
         load_config('no-such')
     with pytest.raises(UserError, match=f'The closest are {NANO}[.,]'):
@@ -93,10 +93,10 @@ def test_a_framework_that_does_not_import():
         pass
 
 
-def test_models_that_can_not_be_built_are_named():
+def test_models_that_cannot_be_built_are_named():
     for wrong, reason in (
         ({'stage3_attn': 'foo'}, "stage3_attn='foo'"),
-        ({'depth': 50}, "unexpected keyword argument 'depth'"),
+        ({'depth': 50}, "has no argument 'depth': did you mean 'depths'"),
         ({'type': 'UniTransformer'}, 'UniTransformer is not in'),
     ):
         with pytest.raises(UserError, match=reason):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mmuniformer.apis.inference.coco import categories_of, check_data_set, read_json
+from mmuniformer.apis.inference.coco import categories_of, read_coco
 from mmuniformer.apis.inference.det import DetTask
 from mmuniformer.apis.inference.sources import Frame
 from mmuniformer.errors import UserError
@@ -58,14 +58,11 @@ class BoxFile:
         names: Sequence[str] = (),
         categories: Sequence[Mapping[str, Any]] = (),
     ):
-        content = read_json(path)
-        self.data_set = None
-        if isinstance(content, dict):
-            self.data_set = check_data_set(content, path)
-            categories = content.get('categories', ())
-            content = content.get('annotations', [])
-        if not isinstance(content, list):
-            raise UserError(f'{path}: `annotations` should be a list')
+        content = read_coco(path)
+        self.data_set = content if isinstance(content, dict) else None
+        if self.data_set is not None:
+            categories = self.data_set.get('categories', ())
+            content = self.data_set.get('annotations', [])
         if names and not categories:
             raise UserError(
                 f'--box-classes: {path} has no category names; give the data set that has them '

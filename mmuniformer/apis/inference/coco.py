@@ -15,44 +15,45 @@ COCO_UNUSED_IDS = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
 """COCO numbers its 80 classes from 1 to 90 without these."""
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
+def read_coco(path: Path) -> dict[str, Any] | list[Any]:
+    """Read a COCO data set (a dictionary with ``images``) or COCO results (a list).
 
     Raises:
-        UserError: It cannot be read or is no JSON.
+        UserError: The file cannot be read or is something else.
     """
     try:
-        return json.loads(path.read_text(encoding='utf-8'))
+        content = json.loads(path.read_text(encoding='utf-8'))
     except OSError as error:
         raise UserError(f'{path}: {error.strerror}') from error
     except ValueError as error:
         raise UserError(f'{path} is no JSON file: {error}') from error
-
-
-def check_data_set(content: Any, path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file that is a COCO data set.
-
-    Raises:
-        UserError: It is something else.
-    """
+    if isinstance(content, list):
+        return content
     images = content.get('images') if isinstance(content, dict) else None
-    if not isinstance(images, list) or not all(
-        isinstance(image, dict) and {'id', 'file_name'} <= set(image) for image in images
+    if (
+        not isinstance(images, list)
+        or not all(
+            isinstance(image, dict) and {'id', 'file_name'} <= set(image) for image in images
+        )
+        or not isinstance(content.get('annotations', []), list)
     ):
         raise UserError(
             f'{path} is no COCO data set: that is a dictionary with `images`, each with id and '
-            'file_name'
+            'file_name, and a list of `annotations`'
         )
     return content
 
 
 def read_data_set(path: Path) -> dict[str, Any]:
-    """Read a COCO data set: a dictionary with ``images``.
+    """Read a COCO data set.
 
     Raises:
-        UserError: It is something else.
+        UserError: The file is something else.
     """
-    return check_data_set(read_json(path), path)
+    content = read_coco(path)
+    if isinstance(content, list):
+        raise UserError(f'{path} is no COCO data set, but a list, as results are')
+    return content
 
 
 class ImageIds:

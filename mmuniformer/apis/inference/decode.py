@@ -66,8 +66,8 @@ def read_image(path: Path) -> np.ndarray:
     except InputError as error:
         raise InputError(f'{path}: {error}') from error
     except Exception as error:  # decoders raise whatever their bytes lead them to
-        message = str(error).replace(repr(data), '').split(' <_io')[0]
-        raise InputError(f'{path}: not an image that can be decoded: {message}') from error
+        why = str(error).split(' <_io')[0] or type(error).__name__
+        raise InputError(f'{path}: not an image that can be decoded: {why}') from error
 
 
 def to_bgr(image: Image.Image, data: bytes) -> np.ndarray:

@@ -101,15 +101,14 @@ class PoseTask:
         estimates = []
         for start in range(0, len(samples), self.batch_size):
             estimates += self.network(samples[start : start + self.batch_size])
-        poses = iter([estimate.pred_instances for estimate in estimates])
-        return [self.poses(boxes, [next(poses) for _ in boxes]) for boxes in found]
-
-    def poses(self, boxes: np.ndarray, predicted: list[Any]) -> Poses:
-        """Stack the poses of an image."""
         count = len(self.point_colors)
-        points = np.array([pose.keypoints[0] for pose in predicted]).reshape(-1, count, 2)
-        scores = np.array([pose.keypoint_scores[0] for pose in predicted]).reshape(-1, count)
-        return Poses(boxes, points, scores)
+        results = []
+        for boxes in found:
+            ours, estimates = estimates[: len(boxes)], estimates[len(boxes) :]
+            points = np.array([e.pred_instances.keypoints[0] for e in ours])
+            scores = np.array([e.pred_instances.keypoint_scores[0] for e in ours])
+            results.append(Poses(boxes, points.reshape(-1, count, 2), scores.reshape(-1, count)))
+        return results
 
     def records(self, frame: Frame, result: Poses) -> list[dict[str, Any]]:
         """Return COCO keypoint results; an instance's score is the box's times the keypoints'."""

@@ -95,7 +95,7 @@ class Frames:
         start = self.read
         self.read += 1
         video = Video(source.path)
-        self.total += video.count - 1
+        self.total += max(video.count, 1) - 1
         lacking = 0
         for index, image in video.frames():
             self.read = start + index + 1

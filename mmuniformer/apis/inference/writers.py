@@ -162,7 +162,7 @@ class VideoFile:
     """An MP4 that grows by frames; where some are missing, the one before is held.
 
     Raises:
-        WriteError: This build of OpenCV cannot write it.
+        UserError: This build of OpenCV cannot write it.
     """
 
     def __init__(self, path: Path, fps: float, size: tuple[int, int]):
@@ -175,7 +175,7 @@ class VideoFile:
         code = cv2.VideoWriter_fourcc(*'mp4v')
         self.writer = cv2.VideoWriter(str(self.part), code, fps, (size[1], size[0]))
         if not self.writer.isOpened():
-            raise WriteError(f'{path}: this OpenCV cannot write MP4 videos: use --no-vis')
+            raise UserError(f'{path}: this OpenCV cannot write MP4 videos: use --no-vis')
 
     def write(self, index: int, frame: np.ndarray) -> None:
         """Add a frame at its place in time."""

@@ -109,7 +109,7 @@ def test_detection_results(write):
     [
         ('no json', (), 'is no JSON file'),
         ('{"annotations": []}', (), 'is no COCO data set'),
-        ('{"images": [], "annotations": 3}', (), 'should be a list'),
+        ('{"images": [], "annotations": 3}', (), 'a list of `annotations`'),
         ('[{"image_id": 1}]', (), 'entry 0 is no box'),
         ('[{"image_id": 1, "bbox": [1, 2]}]', (), 'entry 0 is no box'),
         ('[]', ('dog',), 'has no category names.*--ann-file'),

@@ -16,7 +16,8 @@ from pycocotools.coco import COCO
 from videos import write_video
 
 from mmuniformer.apis.config import load_config
-from mmuniformer.apis.inference.network import Network
+from mmuniformer.apis.inference import DetTask, Frame, Frames, Network, Writer
+from mmuniformer.apis.inference import predict as run_predict
 from mmuniformer.apis.models import build_model
 from mmuniformer.cli import group
 from mmuniformer.engine.precision import as_float32
@@ -346,6 +347,20 @@ def test_results_are_not_replaced_without_force(predict, images, tmp_path):
     assert (tmp_path / 'out' / 'predictions.json').read_text() == before
     assert predict('seg', images[1], '--force')[0] == 0
     assert (tmp_path / 'out' / 'predictions.json').read_text() != before
+
+
+def test_python_gives_what_the_command_writes(predict, weights, images, tmp_path):
+    _, _, found, listing = predict('det', *images[:2])
+    task = DetTask(Network('det', CONFIGS['det'], weights / 'det.pth', 'cpu'), score_thr=0.3)
+    frames = Frames([*images[:2], tmp_path / 'gone.jpg'])
+    with Writer(tmp_path / 'python', frames.sources) as writer:
+        for frame, result in run_predict(task, frames):
+            (alone,) = task([Frame(frame.image)])
+            assert np.allclose(alone.boxes, result.boxes)
+            writer.add(task, frame, result)
+    assert frames.skipped == [f'{tmp_path}/gone.jpg: no such file, folder or pattern']
+    for name, content in (('predictions', found), ('images', listing)):
+        assert json.loads((tmp_path / 'python' / f'{name}.json').read_text()) == content
 
 
 def test_half_precision_by_its_flag(predict, images):
