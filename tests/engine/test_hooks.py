@@ -179,7 +179,7 @@ def test_deploy_hook_folds_the_backbone():
         torch.testing.assert_close(out, ref, rtol=0, atol=1e-4)
 
 
-def test_deploy_hook_refuses_what_it_can_not_fold():
+def test_deploy_hook_refuses_what_it_cannot_fold():
     hook = HOOKS.build({'type': 'mmuniformer.DeployHook'})
     with pytest.raises(UserError, match='no backbone of mmuniformer'):
         hook.before_test(SimpleNamespace(model=nn.Identity(), hooks=[hook]))

@@ -63,19 +63,19 @@ def rewrite(path, change):
     path.write_text(json.dumps(content))
 
 
-# --- pictures that training reads ---------------------------------------------------------------
+# --- images that training reads -----------------------------------------------------------------
 
-COLOURS = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
+COLORS = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
 EIGHT_BITS = {
-    'grey': (COLOURS[..., 0], COLOURS[..., :1].repeat(3, -1)),
-    'alpha': (np.dstack([COLOURS, np.zeros((6, 8), np.uint8)]), COLOURS),
-    '16-bit': (COLOURS.astype(np.uint16) << 8 | 0x7F, COLOURS),
-    'grey 16-bit': (COLOURS[..., 0].astype(np.uint16) << 8, COLOURS[..., :1].repeat(3, -1)),
+    'gray': (COLORS[..., 0], COLORS[..., :1].repeat(3, -1)),
+    'alpha': (np.dstack([COLORS, np.zeros((6, 8), np.uint8)]), COLORS),
+    '16-bit': (COLORS.astype(np.uint16) << 8 | 0x7F, COLORS),
+    'gray 16-bit': (COLORS[..., 0].astype(np.uint16) << 8, COLORS[..., :1].repeat(3, -1)),
 }
 
 
 def first_step(task):
-    """The step of a training pipeline that loads a picture."""
+    """The step of a training pipeline that loads an image."""
     from mmengine.registry import TRANSFORMS
 
     config, framework = CONFIGS[task]
@@ -87,7 +87,7 @@ def first_step(task):
 
 @each_task
 @pytest.mark.parametrize('kind', EIGHT_BITS)
-def test_training_reads_eight_bits_of_three_colours(task, kind, tmp_path):
+def test_training_reads_eight_bits_of_three_colors(task, kind, tmp_path):
     stored, expected = EIGHT_BITS[kind]
     cv2.imwrite(str(tmp_path / 'a.png'), stored)
     found = first_step(task)({'img_path': str(tmp_path / 'a.png')})['img']
@@ -107,8 +107,8 @@ def test_training_reads_photos_as_people_see_them(task, tmp_path):
 
 
 @each_task
-def test_later_picture_that_can_not_be_decoded_is_named(task, tmp_path):
-    (tmp_path / 'a.jpg').write_bytes(b'no picture')
+def test_later_image_that_cannot_be_decoded_is_named(task, tmp_path):
+    (tmp_path / 'a.jpg').write_bytes(b'no image')
     with pytest.raises(AssertionError, match=f'{tmp_path}/a.jpg'):
         first_step(task)({'img_path': str(tmp_path / 'a.jpg')})
 
@@ -124,12 +124,12 @@ def test_missing_data_are_named_with_the_option(task, run, tmp_path):
 
 
 @each_task
-@pytest.mark.parametrize('kind', ['no picture', 'truncated'])
-def test_picture_that_can_not_be_decoded_is_named(task, kind, run, data):
+@pytest.mark.parametrize('kind', ['no image', 'truncated'])
+def test_image_that_cannot_be_decoded_is_named(task, kind, run, data):
     folder = data / ('ade/images/training' if task == 'seg' else 'coco/train2017')
-    picture = sorted(folder.iterdir())[0]
-    picture.write_bytes(picture.read_bytes()[:900] if kind == 'truncated' else b'no picture')
-    with pytest.raises(UserError, match=rf'{picture}.* (can not be decoded|cannot be read)'):
+    image = sorted(folder.iterdir())[0]
+    image.write_bytes(image.read_bytes()[:900] if kind == 'truncated' else b'no image')
+    with pytest.raises(UserError, match=rf'{image}.* (cannot|can not) be (decoded|read)'):
         run(task)
 
 
@@ -161,7 +161,7 @@ def test_zero_area_boxes_are_left_out_and_nothing_else(run, data):
         run('det')
 
 
-def test_people_without_a_visible_key_point_stop_a_run(run, data):
+def test_people_without_a_visible_keypoint_stop_a_run(run, data):
     file = data / 'coco' / 'annotations' / 'person_keypoints_train2017.json'
     rewrite(file, {'keypoints': [0] * 51, 'num_keypoints': 0})
     with pytest.raises(UserError, match=rf'{file} has no person to crop'):
@@ -173,7 +173,7 @@ def test_people_without_a_visible_key_point_stop_a_run(run, data):
 OTHER_CLASSES = {
     'det': ('model.roi_head.bbox_head.num_classes', r'num_classes.*\(5\).*classes.* 3\)'),
     'seg': ('model.decode_head.num_classes', 'names 4 classes .* tell 5 apart'),
-    'pose': ('model.head.out_channels', '17 key points and model.head.out_channels is 5'),
+    'pose': ('model.head.out_channels', '17 key ?points and model.head.out_channels is 5'),
 }
 
 

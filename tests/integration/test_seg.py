@@ -221,8 +221,8 @@ def test_labels_beyond_the_classes_stop_the_run(own_config, runner, moment):
     assert run.iter == (2 if moment == 'val' else 0)
 
 
-def test_label_maps_of_colours_stop_the_run_before_it_starts(own_config, runner):
+def test_label_maps_of_colors_stop_the_run_before_it_starts(own_config, runner):
     config, root = own_config
     Image.fromarray(np.zeros((80, 100, 3), np.uint8)).save(root / 'val/masks/1_label.png')
-    with pytest.raises(UserError, match=r'1_label\.png holds colours'):
+    with pytest.raises(UserError, match=r'1_label\.png holds colou?rs'):
         runner(config).train()

@@ -15,7 +15,7 @@ from mmuniformer.registry import HOOKS
 class MaskGuardHook(Hook):
     """Stop a segmentation run on label maps that would silently spoil it.
 
-    Before a run the number of classes (``check_names``) and the first files of each data set
+    Before a run the number of classes (``check_names``) and the first files of each dataset
     (``check_label_file``) are checked, then the labels of each batch (``check_labels``). Metrics
     leave labels beyond the classes out without a word, and the loss dies on them deep inside, on a
     GPU without naming anything.
@@ -25,7 +25,7 @@ class MaskGuardHook(Hook):
     """
 
     def before_run(self, runner: Runner) -> None:
-        """Check the data sets of the loops that are built."""
+        """Check the datasets of the loops that are built."""
         head = find_head(runner.model)
         for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
             if isinstance(loop, BaseLoop):
