@@ -17,11 +17,11 @@ from mmuniformer.registry import OPTIM_WRAPPER_CONSTRUCTORS
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Scale the learning rate of a backbone's layers by how deep they lie.
 
-    The backbone tells the depth (``get_layer_depth``): a parameter at depth ``i`` of ``n`` learns
+    The backbone knows the depth (``get_layer_depth``): a parameter at depth ``i`` of ``n`` learns
     at ``layer_decay_rate ** (n - 1 - i)`` times the rate that mmengine's default constructor gives
     it. So the stem is slowest, and output norms, necks and heads keep the full rate. Everything
-    else in ``paramwise_cfg`` (``custom_keys``, ``norm_decay_mult``, ...) means what it always does.
-    Parameters with equal settings share a group.
+    else in ``paramwise_cfg`` (``custom_keys``, ``norm_decay_mult``, ...) works as usual. Parameters
+    with equal settings share a group.
 
     Args:
         optim_wrapper_cfg: As the default constructor's; the optimizer needs ``lr``.
@@ -103,8 +103,8 @@ def lr_factor(model: nn.Module, decay: float) -> Callable[[str], float]:
     if not backbones:
         backbone = getattr(model, 'backbone', model)
         raise UserError(
-            f'layer-wise decay asks the backbone how deep its layers lie, and '
-            f'{type(backbone).__name__} does not know (it has no get_layer_depth): use a backbone '
+            f'layer-wise decay asks the backbone for the depth of its layers, and '
+            f'{type(backbone).__name__} does not know it (it has no get_layer_depth): use a backbone '
             'of mmuniformer, or take optim_wrapper.constructor out of the config'
         )
 

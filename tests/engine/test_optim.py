@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from torch import nn
 
+from mmuniformer.engine.runner import CheckedRunner
 from mmuniformer.errors import UserError
 from mmuniformer.models import UniFormer, UniFormerLight
 
@@ -132,6 +134,17 @@ def test_a_bare_backbone_and_one_that_is_deeper_inside():
     assert rates['detector.neck.weight'] == LR
 
 
+def test_auto_scale_lr_scales_every_layer():
+    model = Model(UniFormer('nano'))
+    wrapper = wrap(model)
+    before = settings(model, wrapper)
+    runner = object.__new__(CheckedRunner)
+    runner._train_dataloader, runner._world_size = {'batch_size': 4}, 1
+    runner.logger, runner.param_schedulers = MMLogger.get_current_instance(), None
+    runner.scale_lr(wrapper, {'enable': True, 'base_batch_size': 16})
+    assert settings(model, wrapper) == {name: rate / 4 for name, rate in before.items()}
+
+
 @pytest.mark.frameworks
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpose'])
 def test_every_framework_finds_the_constructor(scope):
@@ -189,5 +202,5 @@ def test_refuses_an_optimizer_without_a_learning_rate():
 
 
 def test_refuses_a_backbone_that_does_not_know_its_depth():
-    with pytest.raises(UserError, match=r'Conv2d does not know \(it has no get_layer_depth\)'):
+    with pytest.raises(UserError, match=r'Conv2d does not know it \(it has no get_layer_depth\)'):
         wrap(Model(nn.Conv2d(3, 8, 1)))

@@ -27,8 +27,8 @@ class DeployHook(Hook):
         """
         if any(isinstance(hook, EMAHook) for hook in runner.hooks):
             raise UserError(
-                'DeployHook (--deploy) and EMAHook do not go together: leave EMAHook out, a '
-                "checkpoint's weights are the averaged ones already"
+                'DeployHook (--deploy) and EMAHook cannot be combined: leave EMAHook out, the '
+                'weights in a checkpoint are the averaged ones already'
             )
         model = unwrapped(runner.model).eval()
         _, backbone = find_backbone(model)
