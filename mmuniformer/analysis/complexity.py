@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -101,45 +100,30 @@ def count_params(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-class Span(NamedTuple):
-    """Multiply-adds that were counted before a module began, and when it ended."""
-
-    start: int
-    end: int
-
-
 def run(
     module: nn.Module, inputs: Any, watched: Mapping[str, nn.Module] = MappingProxyType({})
-) -> tuple[Any, int, dict[str, Span]]:
+) -> tuple[Any, int, dict[str, list[int]]]:
     """Run a module and count its multiply-adds.
 
-    Hooks read the counter's total, because its own figures of modules differ among releases: those
-    of PyTorch below 2.3 know no modules unless they are told beforehand.
+    Hooks read the counter's total: its own figures of modules are absent in PyTorch below 2.3.
 
     Returns:
-        The outputs, the multiply-adds, and when the watched modules inside ran.
+        The outputs, the multiply-adds, and the total before and after each watched module inside.
     """
-    starts, spans = {}, {}
+    spans, hooks = {name: [] for name in watched}, []
     # The counter trips over views of parameters that are made without gradients (class tokens).
-    with FlopCounterMode(display=False) as counter, torch.enable_grad(), ExitStack() as hooks:
-
-        def total() -> int:
-            # The counter's unit is one multiplication or one addition.
-            return counter.get_total_flops() // 2
-
-        def begin(name: str) -> None:
-            starts[name] = total()
-
-        def end(name: str) -> None:
-            spans[name] = Span(starts[name], total())
-
+    with FlopCounterMode(display=False) as counter, torch.enable_grad():
         for name, part in watched.items():
-            before = part.register_forward_pre_hook(lambda *_, name=name: begin(name))
-            after = part.register_forward_hook(lambda *_, name=name: end(name))
-            hooks.callback(before.remove)
-            hooks.callback(after.remove)
+
+            def note(*_: Any, span: list[int] = spans[name]) -> None:
+                # The counter's unit is one multiplication or one addition.
+                span.append(counter.get_total_flops() // 2)
+
+            hooks += [part.register_forward_pre_hook(note), part.register_forward_hook(note)]
         outputs = module(inputs)
-        return outputs, total(), spans
+    for hook in hooks:
+        hook.remove()
+    return outputs, counter.get_total_flops() // 2, spans
 
 
 def count_model(model: nn.Module, images: Tensor) -> Iterator[Part]:
@@ -198,7 +182,7 @@ def count_backbone(
     except ValueError as error:
         raise UserError(f'--shape: {error}') from error
     stages = range(1, backbone.num_stages + 1)
-    starts = [spans[f'patch_embed{stage}'].start for stage in stages] + [flops]
+    starts = [spans[f'patch_embed{stage}'][0] for stage in stages] + [flops]
     parts = tuple(
         count_stage(backbone, stage, starts[stage] - starts[stage - 1], spans) for stage in stages
     )
@@ -206,7 +190,7 @@ def count_backbone(
 
 
 def count_stage(
-    backbone: StagedBackbone, stage: int, flops: int, spans: Mapping[str, Span]
+    backbone: StagedBackbone, stage: int, flops: int, spans: Mapping[str, list[int]]
 ) -> Part:
     """Split a stage, counted from 1, into embedding, class token, blocks and output norm."""
     parts = {}

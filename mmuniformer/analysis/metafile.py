@@ -55,10 +55,8 @@ def metrics_of(model: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def stated_accuracy(config: str | Path | None, layout: str) -> str:
-    """Return what the metafile states of a config's accuracy in a layout; '' if nothing."""
-    model = find_model(config, layout)
-    if model is None:
-        return ''
+def stated_accuracy(config: str | Path | None, layout: str) -> str | None:
+    """Return what the metafile states of a config's accuracy in a layout, if anything."""
+    model = find_model(config, layout) or {}
     shown = ', '.join(f'{v} {name}' for name, v in metrics_of(model).items() if name in METRICS)
-    return f'{shown} ({model["Metadata"].get("Provenance", "published")})' if shown else ''
+    return f'{shown} ({model["Metadata"].get("Provenance", "published")})' if shown else None

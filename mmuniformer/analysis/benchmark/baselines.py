@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
-from mmuniformer.analysis.benchmark.cases import Case
+from mmuniformer.analysis.benchmark.cases import Case, Settings
 from mmuniformer.analysis.benchmark.report import Row
 from mmuniformer.apis.config import framework_of
 from mmuniformer.apis.models import build_model
@@ -67,22 +67,17 @@ BASELINES = (
 )
 
 
-def baseline_cases(cfg: Config, name: str) -> tuple[list[Case], list[Row]]:
-    """Return the baselines in place of a config's backbone, and rows for those not installed.
-
-    Args:
-        cfg: Config with one of our backbones.
-        name: The config's name.
-    """
+def baseline_cases(cfg: Config, settings: Settings) -> tuple[list[Case], list[Row]]:
+    """Return the baselines in place of a config's backbone, and rows for those not installed."""
     cases, absent = [], []
     for baseline in BASELINES:
-        package = baseline.package
+        name, package = baseline.name, baseline.package
         if package and importlib.util.find_spec(package) is None:
-            absent.append(Row(baseline.name, published=f'not installed: {package}'))
+            absent.append(Row(name, published=f'not installed: {package}'))
         else:
-            stated = (text for key, text in baseline.published.items() if fnmatch(name, key))
-            published = next(stated, '')
-            cases.append(Case(baseline.name, in_place(cfg, baseline), published=published))
+            stated = (v for key, v in baseline.published.items() if fnmatch(settings.config, key))
+            replaced = in_place(cfg, baseline)
+            cases.append(Case(name, replaced, settings, published=next(stated, None)))
     return cases, absent
 
 

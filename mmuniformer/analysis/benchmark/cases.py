@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.structures import PixelData
 from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
@@ -25,47 +26,55 @@ from mmuniformer.models.execution import remove_policies
 
 SEED = 0
 OBJECTS = 10
-"""In an image of a detector."""
+"""In an image of a detector that is trained."""
 SMALL = (64, 64)
 """Size of the call that loads libraries before memory is measured."""
 SWITCHES = ('fused_attn', 'channels_last', 'with_cp')
 """Arguments of the backbones that change how they compute and not what."""
 INFERENCE, TRAINING = 'inference', 'training'
+Shape = tuple[int, int]
+"""Height and width."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a benchmark is run; recorded beside its figures."""
+    """How a benchmark is run; recorded beside its figures.
+
+    Attributes:
+        task: backbone, det, seg or pose.
+        repeats: Timed rounds; with 0 no time is taken.
+        mode: inference, or training (forward and backward).
+        operators: Whether the time is also split by kinds of operators.
+    """
 
     task: str
-    """backbone, det, seg or pose."""
     config: str
     checkpoint: str | None
-    shapes: tuple[tuple[int, int], ...]
-    """Heights and widths of the images."""
+    shapes: tuple[Shape, ...]
     batch_size: int
     repeats: int
-    """From 0: no time is taken then."""
     mode: str
-    """inference or training (forward and backward)."""
     device: str
     operators: bool = False
-    """Whether the time is also split by kinds of operators."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A way to run a network. In training nothing is folded into weights, whatever ``deploy``."""
+    """A way to run a network.
+
+    Attributes:
+        switches: Those of ``SWITCHES`` that are not the backbone's defaults.
+        policies: Whether blocks run as ``models/execution`` has it, or by their plain lines.
+        deploy: Whether norms are folded into weights; in training they never are.
+    """
 
     name: str
     about: str
     switches: Mapping[str, Any] = field(default_factory=dict)
-    """Those of ``SWITCHES`` that are not the backbone's defaults."""
+    policies: bool = True
     deploy: bool = False
     bfloat16: bool = False
     compiled: bool = False
-    policies: bool = True
-    """Whether blocks run as ``models/execution`` has it, or by their plain lines."""
     modes: tuple[str, ...] = (INFERENCE, TRAINING)
 
     def in_config(self, cfg: Config) -> Config:
@@ -89,24 +98,16 @@ class Profile:
             backbone.compile(dynamic=False)
 
 
+PLAIN = {'fused_attn': False, 'channels_last': False, 'with_cp': False}
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile(
-            'plain',
-            'as released, with the whole matrix of attention weights, channels first',
-            {'fused_attn': False, 'channels_last': False, 'with_cp': False},
-            policies=False,
-        ),
+        Profile('plain', 'as released, weights of attention in memory', PLAIN, policies=False),
         Profile('fused', "the package's defaults"),
         Profile('deploy', 'fused, with norms folded into weights', deploy=True, modes=(INFERENCE,)),
         Profile('bf16', 'deploy (training: fused) in bfloat16', deploy=True, bfloat16=True),
-        Profile(
-            'compile', 'deploy (training: fused), backbone compiled', deploy=True, compiled=True
-        ),
-        Profile(
-            'cp', 'fused, all blocks recomputed in backward', {'with_cp': True}, modes=(TRAINING,)
-        ),
+        Profile('compile', 'deploy (training: fused) compiled', deploy=True, compiled=True),
+        Profile('cp', 'fused, all blocks recomputed', {'with_cp': True}, modes=(TRAINING,)),
     )
 }
 
@@ -128,24 +129,29 @@ def parse_profiles(names: str, mode: str) -> list[Profile]:
 
 @dataclass(frozen=True)
 class Case:
-    """A network to measure: one of ours in a profile and layout, or a baseline."""
+    """A network to measure: one of ours in a profile and layout, or a baseline.
+
+    Attributes:
+        cfg: With a whole model; of it only ``model.backbone`` is run where the task is backbone.
+        profile: None for a baseline.
+        published: Accuracy that others state for it, and who.
+    """
 
     name: str
     cfg: Config
-    """With a whole model; of it only ``model.backbone`` is run where the task is backbone."""
+    settings: Settings
     layout: str | None = None
     profile: Profile | None = None
-    """None for a baseline."""
-    published: str = ''
-    """Accuracy that others state for it, and who."""
+    published: str | None = None
 
     @property
     def dtype(self) -> str:
         """Name of the type that it computes in."""
         return 'bfloat16' if self.profile and self.profile.bfloat16 else 'float32'
 
-    def build(self, settings: Settings) -> nn.Module:
+    def build(self) -> nn.Module:
         """Build the model, with the same weights in every profile."""
+        settings = self.settings
         import_modules_from_strings(**self.cfg.get('custom_imports', {'imports': []}))
         torch.manual_seed(SEED)
         with quiet(), scope_of(self.cfg):
@@ -166,120 +172,106 @@ class Case:
                     parameter.grad = torch.zeros_like(parameter)
         return model
 
-    def inputs(
-        self, model: nn.Module, settings: Settings, shape: tuple[int, int]
-    ) -> tuple[Tensor, list[Any] | None]:
+    def inputs(self, model: nn.Module, shape: Shape) -> tuple[Tensor, list[Any] | None]:
         """Return normalized images and, of a whole model, random annotations of the task."""
         torch.manual_seed(SEED)
+        settings = self.settings
         channels = self.cfg.model.backbone.get('in_channels', 3)
         images = torch.randn(settings.batch_size, channels, *shape, device=settings.device)
-        annotate = ANNOTATIONS.get(settings.task)
-        if annotate is None:
+        if settings.task == 'backbone':
             return images, None
-        samples = annotate(self.cfg, model, len(images), shape)
+        samples = annotate(settings.task, self.cfg, model, len(images), shape)
         meta = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), shape)
         for sample in samples:
             sample.set_metainfo({**meta, 'scale_factor': (1.0, 1.0), 'padding_size': [0] * 4})
         return images, [sample.to(settings.device) for sample in samples]
 
-    def call(
-        self, model: nn.Module, settings: Settings, shape: tuple[int, int]
-    ) -> Callable[[], Any]:
-        """Return the call to measure, its inputs at hand."""
-        images, samples = self.inputs(model, settings, shape)
-        if settings.mode == TRAINING:
-            return lambda: self.train(model, images, samples)
-        return lambda: self.infer(model, images, samples, settings.task)
+    def call(self, model: nn.Module, shape: Shape) -> Callable[[], Any]:
+        """Return the call to measure, its inputs at hand.
 
-    def infer(self, model: nn.Module, images: Tensor, samples: list[Any] | None, task: str) -> Any:
-        """Run a network forward, as far as its cost does not depend on what it finds.
-
-        A segmentor: to the label map. A detector: heads on 1,000 proposals, masks on 100, without
-        the choice among boxes. A pose estimator: to heatmaps.
+        Inference runs as far as its cost does not depend on what is found. A segmentor: to the
+        label map. A detector: heads on 1,000 proposals, masks on 100, without the choice among
+        boxes. A pose estimator: to heatmaps. A backbone is trained for the loss
+        ``sum(out ** 2) / 2``.
         """
-        with torch.inference_mode(), self.autocast(images):
+        images, samples = self.inputs(model, shape)
+
+        def infer() -> Any:
+            with torch.inference_mode(), self.autocast(images):
+                if self.settings.task == 'seg':
+                    return model(images, mode='predict')
+                return run(model, images, samples)
+
+        def train() -> None:
+            with self.autocast(images):
+                outs = model(images) if samples is None else model.loss(images, samples)
             if samples is None:
-                return model(images)
-            if task == 'seg':
-                return model(images, mode='predict')
-            return model(images, samples, mode='tensor')
+                torch.autograd.backward(outs, [out.detach() for out in outs])
+            else:
+                model.parse_losses(outs)[0].backward()
+            model.zero_grad(set_to_none=False)
 
-    def train(self, model: nn.Module, images: Tensor, samples: list[Any] | None) -> None:
-        """Run forward and backward; a backbone alone for the loss ``sum(out ** 2) / 2``."""
-        with self.autocast(images):
-            outs = model(images) if samples is None else model.loss(images, samples)
-        if samples is None:
-            torch.autograd.backward(outs, [out.detach() for out in outs])
-        else:
-            model.parse_losses(outs)[0].backward()
-        model.zero_grad(set_to_none=False)
+        return train if self.settings.mode == TRAINING else infer
 
-    def outputs(self, model: nn.Module, settings: Settings, shape: tuple[int, int]) -> Any:
+    def outputs(self, model: nn.Module, shape: Shape) -> Any:
         """Return tensors that should be alike in all profiles.
 
         Maps of the backbone; of the neck for a detector, whose proposals turn on small differences;
         scores of segmentors and heatmaps; in training the losses.
         """
-        images, samples = self.inputs(model, settings, shape)
+        images, samples = self.inputs(model, shape)
         torch.manual_seed(SEED)
         with torch.no_grad(), self.autocast(images):
-            if samples is None:
-                return model(images)
-            if settings.mode == TRAINING:
+            if self.settings.mode == TRAINING and samples is not None:
                 losses = model.parse_losses(model.loss(images, samples))[1]
                 return [value for name, value in losses.items() if 'loss' in name]
-            if settings.task == 'det':
+            if self.settings.task == 'det':
                 return model.extract_feat(images)
-            return model(images, samples, mode='tensor')
+            return run(model, images, samples)
 
     def autocast(self, images: Tensor) -> torch.autocast:
         """Return a context in which the case's type is computed in."""
         bfloat16 = self.dtype == 'bfloat16'
         return torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16)
 
-
-def annotate_det(cfg: Config, model: nn.Module, images: int, shape: tuple[int, int]) -> list[Any]:
-    """Make boxes with masks."""
-    from mmdet.testing import demo_mm_inputs
-
-    head = model.roi_head.bbox_head if hasattr(model, 'roi_head') else model.bbox_head
-    classes = (head[0] if isinstance(head, nn.ModuleList) else head).num_classes
-    return demo_mm_inputs(
-        images, (3, *shape), [OBJECTS] * images, num_classes=classes, with_mask=True
-    )['data_samples']
+    def prepare(self, shape: Shape) -> Callable[[], Any]:
+        """Build the model and return the call to measure, for a fresh process."""
+        with compile_errors():
+            model = self.build()
+            # Compiled code is made for one size.
+            compiled = self.profile is not None and self.profile.compiled
+            self.call(model, shape if compiled else SMALL)()
+        return self.call(model, shape)
 
 
-def annotate_seg(cfg: Config, model: nn.Module, images: int, shape: tuple[int, int]) -> list[Any]:
-    """Make label maps."""
-    from mmengine.structures import PixelData
+def run(model: nn.Module, images: Tensor, samples: list[Any] | None) -> Any:
+    """Run a backbone, or a framework's model up to its raw outputs."""
+    return model(images) if samples is None else model(images, samples, mode='tensor')
+
+
+def annotate(task: str, cfg: Config, model: nn.Module, images: int, shape: Shape) -> list[Any]:
+    """Return random annotations: boxes with masks, label maps, or heatmaps at the config's size."""
+    if task == 'det':
+        from mmdet.testing import demo_mm_inputs
+
+        head = model.roi_head.bbox_head if hasattr(model, 'roi_head') else model.bbox_head
+        classes = (head[0] if isinstance(head, nn.ModuleList) else head).num_classes
+        objects = [OBJECTS] * images
+        return demo_mm_inputs(
+            images, (3, *shape), objects, num_classes=classes, with_mask=True
+        )['data_samples']  # fmt: skip
+    if task == 'pose':
+        from mmpose.testing import get_packed_inputs
+
+        stride = cfg.codec.input_size[0] // cfg.codec.heatmap_size[0]
+        return get_packed_inputs(
+            images, num_keypoints=model.head.out_channels, img_shape=shape, input_size=shape[::-1],
+            heatmap_size=(shape[1] // stride, shape[0] // stride), with_simcc_label=False,
+        )['data_samples']  # fmt: skip
     from mmseg.structures import SegDataSample
 
     maps = torch.randint(model.num_classes, (images, 1, *shape))
     return [SegDataSample(gt_sem_seg=PixelData(data=labels)) for labels in maps]
-
-
-def annotate_pose(cfg: Config, model: nn.Module, images: int, shape: tuple[int, int]) -> list[Any]:
-    """Make heatmaps, at the stride of the config's."""
-    from mmpose.testing import get_packed_inputs
-
-    stride = cfg.codec.input_size[0] // cfg.codec.heatmap_size[0]
-    return get_packed_inputs(
-        images, num_keypoints=model.head.out_channels, img_shape=shape, input_size=shape[::-1],
-        heatmap_size=(shape[1] // stride, shape[0] // stride), with_simcc_label=False,
-    )['data_samples']  # fmt: skip
-
-
-ANNOTATIONS = {'det': annotate_det, 'seg': annotate_seg, 'pose': annotate_pose}
-
-
-def prepare_call(case: Case, settings: Settings, shape: tuple[int, int]) -> Callable[[], Any]:
-    """Build a model and return the call to measure, for a fresh process."""
-    with compile_errors():
-        model = case.build(settings)
-        # Compiled code is made for one size.
-        compiled = case.profile is not None and case.profile.compiled
-        case.call(model, settings, shape if compiled else SMALL)()
-    return case.call(model, settings, shape)
 
 
 @contextmanager

@@ -18,12 +18,10 @@ from rich.table import Table
 
 from mmuniformer.analysis.benchmark import measure
 from mmuniformer.analysis.benchmark.cases import Settings
-from mmuniformer.errors import UserError
+from mmuniformer.errors import UserError, refuse_existing
 
 REFERENCE = 'plain'
 WIDE = Console(width=1000)
-DIGITS = 5
-"""Significant digits of figures in files."""
 
 
 def figure(header: str, form: str = '{}', differing: str | None = None) -> Any:
@@ -40,28 +38,36 @@ def figure(header: str, form: str = '{}', differing: str | None = None) -> Any:
 
 @dataclasses.dataclass
 class Row:
-    """What was measured of one network at one size; None where there is no figure."""
+    """What was measured of one network at one size; None where there is no figure.
+
+    Attributes:
+        profile: Or what a baseline is called.
+        size: Batch size, height and width.
+        ms: Median of the rounds.
+        spread: Slowest less fastest, as a share of the median.
+        speedup: Time of plain over this one's.
+        times_floor: Over the time that the multiply-adds take at the pace of a matrix product.
+        peak_mb: Growth of memory during the call, in MiB; ``of_plain`` is its share.
+        whole_mb: Peak of the whole process.
+        gflops: Multiply-adds of one image forward, by the published counting.
+        difference: Largest of an output to plain's, over plain's largest.
+        published: Accuracy that others state.
+    """
 
     profile: str = figure('profile')
-    """Or what the network is called."""
     layout: str | None = figure('layout', '{}', 'layout')
     size: str | None = figure('size', '{}', 'size')
-    """Batch size, height and width."""
     mIoU: float | None = figure('mIoU', '{:.2f}')
     mAcc: float | None = figure('mAcc', '{:.2f}')
     aAcc: float | None = figure('aAcc', '{:.2f}')
     ms: float | None = figure('ms', '{:.1f}')
-    """Median of the rounds."""
     fastest_ms: float | None = None
     slowest_ms: float | None = None
     spread: float | None = figure('spread', '{:.0%}')
-    """Slowest less fastest, as a share of the median."""
     images_per_second: float | None = figure('img/s', '{:.2f}')
     ns_per_pixel: float | None = figure('ns/pixel', '{:.0f}', 'size')
     speedup: float | None = figure('speed-up', '{:.2f}')
-    """Time of plain over this one's."""
     times_floor: float | None = figure('x floor', '{:.2f}')
-    """Over the time that the multiply-adds take at the pace of a matrix product."""
     dense_ms: float | None = figure('dense', '{:.0f}')
     attention_ms: float | None = figure('attention', '{:.0f}')
     depthwise_ms: float | None = figure('depthwise', '{:.0f}')
@@ -69,18 +75,12 @@ class Row:
     norms_ms: float | None = figure('norms', '{:.0f}')
     rest_ms: float | None = figure('rest', '{:.0f}')
     peak_mb: float | None = figure('peak MB', '{:.0f}')
-    """Growth of memory during the call, in MiB."""
     of_plain: float | None = figure('of plain', '{:.2f}')
-    """Peak memory over that of plain."""
     whole_mb: float | None = figure('whole MB', '{:.0f}')
-    """Peak of the whole process."""
     gflops: float | None = figure('GFLOPs', '{:.4g}')
-    """Multiply-adds of one image forward, by the published counting."""
     params_m: float | None = figure('params (M)', '{:.2f}', 'params_m')
     difference: float | None = figure('difference', '{:.0e}')
-    """Largest of an output to plain's, over plain's largest."""
     published: str | None = figure('published')
-    """Accuracy that others state."""
 
 
 COLUMNS = [field for field in dataclasses.fields(Row) if field.metadata]
@@ -119,13 +119,7 @@ def table_of(rows: Sequence[Row]) -> list[list[str]]:
 def make_record(
     rows: Sequence[Row], settings: Settings, rates: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Put rows, settings and machine together, as they are written.
-
-    Args:
-        rows: The figures.
-        settings: How they were measured.
-        rates: Multiply-adds a second of a matrix product, by type.
-    """
+    """Put rows, settings, rates (see ``measure_cases``) and machine together, as written."""
     return {
         'time': datetime.now(timezone.utc).isoformat(timespec='seconds'),
         'settings': dataclasses.asdict(settings),
@@ -133,7 +127,7 @@ def make_record(
         'rates': dict(rates),
         'rows': [
             {
-                name: float(f'{value:.{DIGITS}g}') if isinstance(value, float) else value
+                name: float(f'{value:.5g}') if isinstance(value, float) else value
                 for name, value in dataclasses.asdict(row).items()
             }
             for row in rows
@@ -146,45 +140,37 @@ def rows_of(record: Mapping[str, Any]) -> list[Row]:
     return [Row(**row) for row in record['rows']]
 
 
-def title(record: Mapping[str, Any]) -> str:
-    """Return what a table is of."""
-    settings, rows = record['settings'], rows_of(record)
-    layouts = ', '.join(dict.fromkeys(row.layout for row in rows if row.layout))
-    sizes = ', '.join(dict.fromkeys(row.size for row in rows if row.size))
-    return (
-        f'{settings["config"]}, {layouts}: {rows[0].params_m:.2f}M parameters, '
-        f'{settings["mode"]} at {sizes}'
-    )
-
-
 def caption(record: Mapping[str, Any]) -> str:
     """Return how and on what a table's figures were measured."""
     settings, machine = record['settings'], record['machine']
     rates = ', '.join(f'{rate / 1e9:.0f} G {kind}' for kind, rate in record['rates'].items())
-    on_cpu = settings['device'] == 'cpu'
-    holder = 'a fresh process' if on_cpu else "the GPU's allocator"
-    parts = [
-        f'{machine["device"]}, {machine["threads"]} threads, torch {machine["versions"]["torch"]}.'
-    ]
-    if settings['repeats']:
-        parts.append(f'Times: median of {settings["repeats"]} in turn.')
-        parts.append(f'Floor: multiply-adds at the pace of a matrix product ({rates} a second).')
-    if settings.get('operators'):
-        parts.append('dense to rest: ms by kind of operator, of one call under the profiler.')
-    parts.append(f'Peak memory: of {holder}, beyond what it held before the call.')
-    parts.append('FLOPs: multiply-adds of one image forward.')
-    if any(row.difference is not None for row in rows_of(record)):
-        parts.append("Difference: largest to plain's outputs, over the largest output.")
-    return ' '.join(parts)
+    holder = 'a fresh process' if settings['device'] == 'cpu' else "the GPU's allocator"
+    known = {name for row in record['rows'] for name, value in row.items() if value is not None}
+    sentences = {
+        'profile': f'{machine["device"]}, {machine["threads"]} threads, torch '
+        f'{machine["versions"]["torch"]}.',
+        'ms': f'Times: median of {settings["repeats"]} in turn. Floor: multiply-adds at the pace '
+        f'of a matrix product ({rates} a second).',
+        'dense_ms': 'dense to rest: ms by kind of operator, of one call under the profiler.',
+        'peak_mb': f'Peak memory: of {holder}, beyond what it held before the call.',
+        'gflops': 'FLOPs: multiply-adds of one image forward.',
+        'difference': "Difference: largest to plain's outputs, over the largest output.",
+    }
+    return ' '.join(text for name, text in sentences.items() if name in known)
 
 
 def show(record: Mapping[str, Any], console: Console) -> None:
     """Print a record as a table."""
+    settings, rows = record['settings'], rows_of(record)
+    layouts = ', '.join(dict.fromkeys(row.layout for row in rows if row.layout))
+    sizes = ', '.join(dict.fromkeys(row.size for row in rows if row.size))
     table = Table(
-        title=title(record), caption=caption(record), caption_justify='left', box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0), pad_edge=False,
+        title=f'{settings["config"]}, {layouts}: {rows[0].params_m:.2f}M parameters, '
+        f'{settings["mode"]} at {sizes}',
+        caption=caption(record), caption_justify='left', box=SIMPLE_HEAD, padding=(0, 1, 0, 0),
+        pad_edge=False,
     )  # fmt: skip
-    header, *lines = table_of(rows_of(record))
+    header, *lines = table_of(rows)
     for column, name in enumerate(header):
         table.add_column(name, justify='right' if column else 'left', no_wrap=True)
     for line in lines:
@@ -207,12 +193,11 @@ def output_files(out: Path, force: bool) -> tuple[Path, Path]:
     """Return the JSON and the CSV file to write, before anything is measured.
 
     Raises:
-        UserError: One of them is there and ``force`` is not given, or the folder cannot be made.
+        UserError: One of them is there and ``force`` is off, or the folder cannot be made.
     """
     files = (out / 'benchmark.json', out / 'benchmark.csv')
     for file in files:
-        if file.exists() and not force:
-            raise UserError(f'{file} exists: name another folder with --out, or add --force')
+        refuse_existing(file, force)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

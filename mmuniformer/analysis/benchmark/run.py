@@ -22,8 +22,8 @@ from mmuniformer.analysis.benchmark.cases import (
     Case,
     Profile,
     Settings,
+    Shape,
     compile_errors,
-    prepare_call,
     quiet,
 )
 from mmuniformer.analysis.benchmark.report import REFERENCE, Row, compare_with_plain, ratio
@@ -43,21 +43,14 @@ def make_cases(
 ) -> tuple[list[Case], list[Row]]:  # fmt: skip
     """Return a case for each layout and profile of a config.
 
-    Where they are asked for, baselines follow, and rows for those that are not installed.
+    With ``against`` the baselines follow, and rows for those that are not installed.
     """
-    whole = settings.task != 'backbone'
-    cases = [
-        Case(
-            profile.name,
-            profile.in_config(layout.in_config(cfg)),
-            layout.name,
-            profile,
-            stated_accuracy(cfg.filename, layout.name) if whole else '',
-        )
-        for layout in layouts
-        for profile in profiles
-    ]
-    baselines, absent = baseline_cases(cfg, settings.config) if against else ([], [])
+    cases = []
+    for layout, profile in itertools.product(layouts, profiles):
+        stated = stated_accuracy(cfg.filename, layout.name) if settings.task != 'backbone' else None
+        changed = profile.in_config(layout.in_config(cfg))
+        cases.append(Case(profile.name, changed, settings, layout.name, profile, stated))
+    baselines, absent = baseline_cases(cfg, settings) if against else ([], [])
     return cases + baselines, absent
 
 
@@ -68,7 +61,7 @@ def measure_cases(
 
     Args:
         cases: What to measure.
-        settings: How.
+        settings: How; those of the cases.
         console: Where progress is shown.
         scored: Whether segmentors of ours are scored on their config's test data.
 
@@ -77,8 +70,9 @@ def measure_cases(
     """
     device = torch.device(settings.device)
     timings, rates, differences = {}, {}, {}
+    rows = []
     with quiet():
-        models = [case.build(settings) for case in cases]
+        models = [case.build() for case in cases]
         scores = [
             evaluate(model, case.cfg, console, f'scores, {case.layout} {case.name}')
             if scored and case.profile
@@ -87,18 +81,16 @@ def measure_cases(
         ]
         if settings.repeats:
             with compile_errors():
-                differences = compare(cases, models, settings)
+                differences = compare(cases, models, settings.shapes)
                 timings, rates = time_cases(cases, models, settings, console)
-        rows = []
         places = list(itertools.product(settings.shapes, range(len(cases))))
         for shape, index in track(places, 'memory and FLOPs', console=console):
             case, model = cases[index], models[index]
             if device.type == 'cuda':
-                call = case.call(model, settings, shape)
-                memory = measure.peak_memory_on_gpu(call, device)
+                memory = measure.peak_memory_on_gpu(case.call(model, shape), device)
             else:
-                memory = measure.peak_memory_on_cpu(prepare_call, case, settings, shape)
-            params, flops = count(case, settings, shape)
+                memory = measure.peak_memory_on_cpu(case.prepare, shape)
+            params, flops = count(case, shape)
             row = Row(
                 profile=case.name,
                 layout=case.layout,
@@ -108,7 +100,7 @@ def measure_cases(
                 gflops=flops / 1e9,
                 params_m=params / 1e6,
                 difference=differences.get((index, shape)),
-                published=case.published or None,
+                published=case.published,
                 **scores[index],
             )
             if settings.repeats:
@@ -118,15 +110,15 @@ def measure_cases(
                     work = PASSES[settings.mode] * flops * settings.batch_size
                     row.times_floor = row.ms / 1e3 / (work / rates[case.dtype])
             if settings.operators:
-                call = case.call(model, settings, shape)
-                for kind, seconds in measure.seconds_by_kind(call, device).items():
+                kinds = measure.seconds_by_kind(case.call(model, shape), device)
+                for kind, seconds in kinds.items():
                     setattr(row, f'{kind}_ms', seconds * 1e3)
             rows.append(row)
     compare_with_plain(rows)
     return rows, rates
 
 
-def set_times(row: Row, timing: measure.Timing, settings: Settings, shape: tuple[int, int]) -> None:
+def set_times(row: Row, timing: measure.Timing, settings: Settings, shape: Shape) -> None:
     """Set the figures of a row that follow from its times."""
     row.ms, row.fastest_ms, row.slowest_ms = (seconds * 1e3 for seconds in timing)
     row.spread = (timing.slowest - timing.fastest) / timing.median
@@ -134,11 +126,11 @@ def set_times(row: Row, timing: measure.Timing, settings: Settings, shape: tuple
     row.ns_per_pixel = timing.median * 1e9 / (settings.batch_size * shape[0] * shape[1])
 
 
-def count(case: Case, settings: Settings, shape: tuple[int, int]) -> tuple[int, int]:
+def count(case: Case, shape: Shape) -> tuple[int, int]:
     """Return parameters and multiply-adds of one image."""
     # On the CPU first: not all networks can be built without memory.
-    settings = replace(settings, device='cpu', mode=INFERENCE, checkpoint=None)
-    model = replace(case, profile=None).build(settings).to('meta')
+    settings = replace(case.settings, device='cpu', mode=INFERENCE, checkpoint=None)
+    model = replace(case, profile=None, settings=settings).build().to('meta')
     whole = SimpleNamespace(backbone=model) if settings.task == 'backbone' else model
     channels = case.cfg.model.backbone.get('in_channels', 3)
     parts = count_model(whole, torch.empty(1, channels, *shape, device='meta'))
@@ -158,25 +150,22 @@ def time_cases(
     for name in dict.fromkeys(case.dtype for case in cases):
         calls[name], work[name] = measure.matrix_product(device, getattr(torch, name))
     for index, shape in itertools.product(range(len(cases)), settings.shapes):
-        calls[index, shape] = cases[index].call(models[index], settings, shape)
+        calls[index, shape] = cases[index].call(models[index], shape)
     timings = measure.interleaved(calls, settings.repeats, device, console)
     return timings, {name: work[name] / timings[name].median for name in work}
 
 
 def compare(
-    cases: Sequence[Case], models: Sequence[nn.Module], settings: Settings
-) -> dict[Any, float]:
+    cases: Sequence[Case], models: Sequence[nn.Module], shapes: Sequence[Shape]
+) -> dict[Any, float | None]:
     """Return how far outputs are from the plain profile's in the same layout, where it is run."""
-    plain = {case.layout: index for index, case in enumerate(cases) if case.name == REFERENCE}
+    plain = {case.layout: i for i, case in enumerate(cases) if case.name == REFERENCE}
     found = {}
-    for shape in settings.shapes:
-        wanted = {
-            layout: cases[index].outputs(models[index], settings, shape)
-            for layout, index in plain.items()
-        }
+    for shape in shapes:
+        wanted = {layout: cases[i].outputs(models[i], shape) for layout, i in plain.items()}
         for index, case in enumerate(cases):
             if case.profile and case.layout in wanted:
-                outputs = case.outputs(models[index], settings, shape)
+                outputs = case.outputs(models[index], shape)
                 found[index, shape] = difference(outputs, wanted[case.layout])
     return found
 

@@ -25,14 +25,11 @@ from mmuniformer.models.execution.attention import fused_attention
 SHAPE = (64, 64)
 
 
-def case_of(name, kind='UniFormer', **backbone):
+def case_of(name, mode=INFERENCE, kind='UniFormer', **backbone):
     backbone = {'type': f'mmuniformer.{kind}', 'arch': 'nano', **backbone}
-    profile = PROFILES[name]
-    return Case(name, profile.in_config(Config({'model': {'backbone': backbone}})), '', profile)
-
-
-def settings_of(mode=INFERENCE):
-    return Settings('backbone', 'nano', None, (SHAPE,), 1, 1, mode, 'cpu')
+    cfg = PROFILES[name].in_config(Config({'model': {'backbone': backbone}}))
+    settings = Settings('backbone', 'nano', None, (SHAPE,), 1, 1, mode, 'cpu')
+    return Case(name, cfg, settings, '', PROFILES[name])
 
 
 @pytest.mark.parametrize('kind', ['UniFormer', 'UniFormerLight'])
@@ -52,9 +49,9 @@ def settings_of(mode=INFERENCE):
 )
 def test_switches_are_the_profiles_whatever_the_config_has(name, mode, wanted, kind):
     case = case_of(
-        name, kind, fused_attn=name == 'plain', channels_last=False, with_cp=(1, 0, 0, 0)
+        name, mode, kind, fused_attn=name == 'plain', channels_last=False, with_cp=(1, 0, 0, 0)
     )
-    backbone = case.build(settings_of(mode))
+    backbone = case.build()
     attention = {m.attention for m in backbone.modules() if hasattr(m, 'attention')}
     found = (
         attention == {fused_attention},
@@ -72,7 +69,7 @@ def test_switches_are_the_profiles_whatever_the_config_has(name, mode, wanted, k
 
 
 def test_fused_is_what_the_package_does_by_default():
-    built, default = case_of('fused').build(settings_of()), models.UniFormer('nano')
+    built, default = case_of('fused').build(), models.UniFormer('nano')
     for name in ('channels_last', 'with_cp'):
         assert getattr(built, name) == getattr(default, name)
     for ours, theirs in zip(built.modules(), default.modules(), strict=True):
@@ -81,7 +78,7 @@ def test_fused_is_what_the_package_does_by_default():
 
 
 def test_weights_are_the_same_in_every_profile():
-    plain, *others = (case_of(n).build(settings_of(TRAINING)) for n in ('plain', 'fused', 'cp'))
+    plain, *others = (case_of(n, TRAINING).build() for n in ('plain', 'fused', 'cp'))
     for other in others:
         torch.testing.assert_close(other.state_dict(), plain.state_dict(), rtol=0, atol=0)
 
@@ -97,10 +94,9 @@ def test_weights_are_the_same_in_every_profile():
     ],
 )
 def test_outputs_are_plains(name, mode, low, high):
-    settings = settings_of(mode)
     outputs = []
-    for case in (case_of(name, drop_path_rate=0.2), case_of('plain', drop_path_rate=0.2)):
-        outputs.append(case.outputs(case.build(settings), settings, SHAPE))
+    for case in (case_of(each, mode, drop_path_rate=0.2) for each in (name, 'plain')):
+        outputs.append(case.outputs(case.build(), SHAPE))
     assert all(out.dtype == torch.float32 for out in outputs[0])
     assert low <= difference(*outputs) <= high
 
@@ -119,25 +115,24 @@ def test_outputs_of_zeros_have_no_relative_difference():
 
 def test_bfloat16_is_computed_in():
     case = case_of('bf16')
-    backbone = case.build(settings_of())
+    backbone = case.build()
     seen = []
     backbone.blocks4[0].mlp.fc1.register_forward_hook(lambda _, __, out: seen.append(out.dtype))
-    case.call(backbone, settings_of(), SHAPE)()
+    case.call(backbone, SHAPE)()
     assert seen == [torch.bfloat16]
 
 
 @pytest.mark.parametrize('name', ['plain', 'fused', 'cp'])
 def test_a_training_step_reaches_all_parameters_and_keeps_their_gradients_memory(name):
-    settings = settings_of(TRAINING)
-    case = case_of(name)
-    backbone = case.build(settings)
+    case = case_of(name, TRAINING)
+    backbone = case.build()
     reached = set()
     for parameter_name, parameter in backbone.named_parameters():
         parameter.register_post_accumulate_grad_hook(
             lambda _, parameter_name=parameter_name: reached.add(parameter_name)
         )
     before = [parameter.grad.data_ptr() for parameter in backbone.parameters()]
-    case.call(backbone, settings, SHAPE)()
+    case.call(backbone, SHAPE)()
     assert reached == {name for name, _ in backbone.named_parameters()}
     assert [parameter.grad.data_ptr() for parameter in backbone.parameters()] == before
     assert not any(parameter.grad.any() for parameter in backbone.parameters())
@@ -188,5 +183,5 @@ def test_time_is_told_by_kinds_of_operators():
     assert {kind for kind, seconds in found.items() if seconds} == {'dense', 'attention', 'rest'}
 
     case = case_of('plain')
-    call = case.call(case.build(settings_of()), settings_of(), SHAPE)
+    call = case.call(case.build(), SHAPE)
     assert all(seconds_by_kind(call, torch.device('cpu')).values())

@@ -6,6 +6,8 @@ import csv
 import json
 from dataclasses import replace
 
+from rich.console import Console
+
 from mmuniformer.analysis.benchmark.cases import Settings
 from mmuniformer.analysis.benchmark.measure import Timing
 from mmuniformer.analysis.benchmark.report import (
@@ -14,8 +16,8 @@ from mmuniformer.analysis.benchmark.report import (
     compare_with_plain,
     make_record,
     rows_of,
+    show,
     table_of,
-    title,
     write,
 )
 from mmuniformer.analysis.benchmark.run import set_times
@@ -107,10 +109,16 @@ def test_json_and_csv_hold_the_same_rows(tmp_path):
             }
 
 
-def test_title_and_caption_say_how_it_was_measured():
-    record = make_record([PLAIN, FUSED], SETTINGS, {'float32': 2e10})
-    assert title(record) == 'small, h14: 21.00M parameters, inference at 2 x 100 x 200'
-    text = caption(record)
+def test_caption_says_how_it_was_measured():
+    text = caption(make_record([PLAIN, FUSED], SETTINGS, {'float32': 2e10}))
     for part in ('median of 5', '20 G float32', 'beyond what it held', "plain's outputs"):
         assert part in text
     assert "GPU's allocator" not in text
+    assert 'profiler' not in text
+
+
+def test_title_says_what_was_measured(capsys):
+    show(make_record([PLAIN, FUSED], SETTINGS, {'float32': 2e10}), Console(width=200))
+    title = 'small, h14: 21.00M parameters, inference at 2 x 100 x 200'
+    # The title wraps at the width of the table.
+    assert ' '.join(capsys.readouterr().out.split()).startswith(title)
