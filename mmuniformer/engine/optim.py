@@ -103,9 +103,9 @@ def lr_factor(model: nn.Module, decay: float) -> Callable[[str], float]:
     if not backbones:
         backbone = getattr(model, 'backbone', model)
         raise UserError(
-            f'layer-wise decay asks the backbone for the depth of its layers, and '
-            f'{type(backbone).__name__} does not know it (it has no get_layer_depth): use a backbone '
-            'of mmuniformer, or take optim_wrapper.constructor out of the config'
+            'layer-wise decay asks the backbone for the depth of its layers, and '
+            f'{type(backbone).__name__} does not know it (it has no get_layer_depth): use a '
+            'backbone of mmuniformer, or take optim_wrapper.constructor out of the config'
         )
 
     def factor(name: str) -> float:
