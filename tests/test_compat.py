@@ -18,6 +18,9 @@ from mmuniformer import compat
 from mmuniformer.errors import CheckpointError
 from mmuniformer.models.weights.files import cached
 
+upstream = pytest.mark.skipif(
+    hasattr(mmengine_checkpoint, '_safe_torch_load'), reason='this mmengine is the fork'
+)
 has_allow_list = pytest.mark.skipif(
     not compat.TORCH_HAS_ALLOW_LIST, reason='this torch has no allow-list'
 )
@@ -67,6 +70,7 @@ print(hub['log_scalars']['train/loss'].statistics('mean'), hub['runtime_info']['
 """
 
 
+@upstream
 @has_allow_list
 def test_training_checkpoint_reloads_only_with_the_fix(run_python, tmp_path):
     hub = MessageHub.get_instance('test_compat_run')
@@ -260,6 +264,7 @@ class TestMMEngine:
     def original(self):
         CheckpointLoader.register_scheme('', mmengine_checkpoint.load_from_local, force=True)
 
+    @upstream
     def test_is_left_alone_where_torch_checks(self, original, way):
         compat.keep_mmengine_from_running_checkpoints()
         ours = CheckpointLoader._schemes[''] is compat.load_from_local
