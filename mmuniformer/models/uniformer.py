@@ -30,7 +30,7 @@ class UniFormer(StagedBackbone):
             ``embed_dims`` and ``depths``. The next six arguments override its fields.
         embed_dims: Channels of each stage.
         depths: Blocks of each stage.
-        head_dim: Channels of an attention head. No tensor's shape shows it: token-labelled weights
+        head_dim: Channels of an attention head. No tensor's shape shows it: token-labeled weights
             need 32 and are ruined by 64.
         mlp_ratios: Width of the FFN's hidden layer over its input's, one number or one a stage.
         conv_stem: Overlapping 3x3 convolutions as patch embedding, one flag or one a stage.

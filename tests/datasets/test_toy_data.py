@@ -172,8 +172,8 @@ class TestKeypoints:
         assert inside[:, :2].min() > -0.5
         assert inside[:, :2].max() < 127.5
         for person in people:
-            labelled = [joint for joint in person['joints'].values() if joint[2] > 0]
-            assert person['num_keypoints'] == len(labelled) > 4
+            labeled = [joint for joint in person['joints'].values() if joint[2] > 0]
+            assert person['num_keypoints'] == len(labeled) > 4
 
     def test_the_sides_can_be_told_apart_by_colour(self, people):
         warmth = {'left': [], 'right': []}

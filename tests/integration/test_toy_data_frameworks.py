@@ -67,14 +67,14 @@ def test_mmpose_reads_the_keypoints(data):
     for item in dataset:
         assert item['img'].shape == (128, 128, 3)
         assert item['keypoints'].shape == (1, 17, 2)
-        labelled = item['keypoints_visible'].reshape(17) > 0
-        assert labelled.sum() > 4
+        labeled = item['keypoints_visible'].reshape(17) > 0
+        assert labeled.sum() > 4
         joints = item['keypoints'][0]
         x0, y0, x1, y1 = item['bbox'][0]
-        middle = joints[labelled].mean(0)
+        middle = joints[labeled].mean(0)
         assert x0 <= middle[0] <= x1
         assert y0 <= middle[1] <= y1
-        for index in np.flatnonzero(labelled):
+        for index in np.flatnonzero(labeled):
             side, _, part = names[index].rpartition('_')
             if part in ('elbow', 'wrist', 'knee', 'ankle'):
                 x, y = (joints[index] + 0.5).astype(int)

@@ -47,7 +47,7 @@ def _encoded(suffix: str, picture: np.ndarray, *options: int) -> bytes:
 
 
 def label_map(scene: Scene) -> np.ndarray:
-    """Labels as ADE20K has them: 0 would be unlabelled, 1 is background, then the classes."""
+    """Labels as ADE20K has them: 0 would be unlabeled, 1 is background, then the classes."""
     labels = np.ones(scene.image.shape[:2], np.uint8)
     for instance in scene.instances:
         labels[instance.mask] = SEG_CLASSES.index(instance.label) + 1

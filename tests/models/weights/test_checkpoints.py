@@ -497,7 +497,7 @@ class TestHeadDim:
     def test_unknown_passes(self, files):
         load_pretrained(UniFormer('nano', head_dim=64), files['plain.pth'])
 
-    def test_token_labelled_classifier_alone_warns(self, tmp_path, log):
+    def test_token_labeled_classifier_alone_warns(self, tmp_path, log):
         model = blank('small')
         state = imagenet_state(model) | {'aux_head.weight': torch.rand(3, 512)}
         path = save(tmp_path / 'renamed.pth', {'model': state})
