@@ -53,17 +53,14 @@ from mmuniformer.deployment.files import SUFFIXES
 def command(
     config: str, checkpoint: str | None, cfg_options: dict[str, Any], **options: Any
 ) -> None:
-    r"""Export the model of CONFIG with the weights of CHECKPOINT.
+    """Export the model of CONFIG with the weights of CHECKPOINT.
 
     The file needs neither mmuniformer nor a framework. Its input `image` (B, 3, H, W) is
     normalized: the metadata hold mean, std and channel order.
 
-    \b
-    Outputs
-      backbone        `stage1` to `stage4`
-      segmentor       `logits` (B, classes, H, W)
-      pose estimator  `heatmaps` (B, keypoints, H/4, W/4)
-      Mask R-CNN      `boxes`, `scores`, `labels`, `masks`, of one image of one size
+    Outputs of a backbone: `stage1` to `stage4`. Of a segmentor: `logits` (B, classes, H, W). Of a
+    pose estimator: `heatmaps` (B, keypoints, H/4, W/4). Of a Mask R-CNN, for one image of one size:
+    `boxes`, `scores`, `labels` and `masks`.
     """
     console = Console()
     written = export(load_config(config, cfg_options), checkpoint, Options(**options), console)
