@@ -18,53 +18,43 @@ HEADS = ('decode_head', 'auxiliary_head', 'head')
 """Parts that take the backbone's maps where there is no neck."""
 
 
+CONVNEXT = {'type': 'mmpretrain.ConvNeXt', 'arch': 'tiny', 'gap_before_final_norm': False}
+
+
 class Baseline(NamedTuple):
-    """Another backbone."""
+    """Another backbone.
+
+    Attributes:
+        backbone: Its config; the type without scope is that of the task's framework.
+        published: Accuracy in place of ours, and who states it, by pattern of the config's name.
+        package: What it needs beyond the task's framework.
+    """
 
     name: str
     backbone: dict[str, Any]
-    """Its config; the type without scope is the task's framework's."""
     channels: tuple[int, int, int, int]
     published: dict[str, str]
-    """Accuracy in place of ours, by pattern of the config's name, and who states it."""
     package: str | None = None
-    """What it needs beyond the task's framework."""
 
 
 BASELINES = (
-    Baseline(
-        'Swin-T',
-        {'type': 'SwinTransformer'},
-        (96, 192, 384, 768),
-        {
-            'mask-rcnn_*1x_coco': '42.7 box AP, 39.3 mask AP (MMDetection)',
-            'mask-rcnn_*ms-crop-3x_coco': '46.0 box AP, 41.6 mask AP (MMDetection)',
-            'upernet_*160k_ade20k-512x512': '44.41 mIoU (MMSegmentation)',
-            'td-hm_*coco-256x192': '72.4 AP (MMPose)',
-        },
-    ),
-    Baseline(
-        'ConvNeXt-T',
-        {'type': 'mmpretrain.ConvNeXt', 'arch': 'tiny', 'gap_before_final_norm': False},
-        (96, 192, 384, 768),
-        {
-            'mask-rcnn_*ms-crop-3x_coco': '46.2 box AP, 41.7 mask AP (MMDetection)',
-            'upernet_*160k_ade20k-512x512': '46.11 mIoU (MMSegmentation)',
-        },
-        package='mmpretrain',
-    ),
-    Baseline(
-        'ResNet-50',
-        {'type': 'ResNet', 'depth': 50},
-        (256, 512, 1024, 2048),
-        {
-            'mask-rcnn_*1x_coco': '38.2 box AP, 34.7 mask AP (MMDetection)',
-            'upernet_*160k_ade20k-512x512': '42.05 mIoU (MMSegmentation)',
-            'td-hm_*coco-256x192': '71.8 AP (MMPose)',
-            'td-hm_*coco-384x288': '73.1 AP (MMPose)',
-        },
-    ),
-)
+    Baseline('Swin-T', {'type': 'SwinTransformer'}, (96, 192, 384, 768), {
+        'mask-rcnn_*1x_coco': '42.7 box AP, 39.3 mask AP (MMDetection)',
+        'mask-rcnn_*ms-crop-3x_coco': '46.0 box AP, 41.6 mask AP (MMDetection)',
+        'upernet_*160k_ade20k-512x512': '44.41 mIoU (MMSegmentation)',
+        'td-hm_*coco-256x192': '72.4 AP (MMPose)',
+    }),
+    Baseline('ConvNeXt-T', CONVNEXT, (96, 192, 384, 768), {
+        'mask-rcnn_*ms-crop-3x_coco': '46.2 box AP, 41.7 mask AP (MMDetection)',
+        'upernet_*160k_ade20k-512x512': '46.11 mIoU (MMSegmentation)',
+    }, package='mmpretrain'),
+    Baseline('ResNet-50', {'type': 'ResNet', 'depth': 50}, (256, 512, 1024, 2048), {
+        'mask-rcnn_*1x_coco': '38.2 box AP, 34.7 mask AP (MMDetection)',
+        'upernet_*160k_ade20k-512x512': '42.05 mIoU (MMSegmentation)',
+        'td-hm_*coco-256x192': '71.8 AP (MMPose)',
+        'td-hm_*coco-384x288': '73.1 AP (MMPose)',
+    }),
+)  # fmt: skip
 
 
 def baseline_cases(cfg: Config, settings: Settings) -> tuple[list[Case], list[Row]]:

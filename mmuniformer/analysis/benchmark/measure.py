@@ -47,11 +47,10 @@ class Timing(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Bytes that a call needs beyond what was held before it, and the most of the whole process."""
+    """Bytes that a call needs beyond what was held before it, and, on a CPU, the process's peak."""
 
     growth: int
     whole: int | None
-    """None on a GPU, where the process holds more than the call's own model and inputs."""
 
 
 def interleaved(
@@ -65,7 +64,7 @@ def interleaved(
     Args:
         calls: What to time, by name. Each runs once more beforehand, untimed.
         repeats: How often each is timed, from 1 up.
-        device: Where the work is done; on a GPU its end is waited for.
+        device: Where the work is done.
         console: Where progress is shown.
     """
     seconds = {name: [] for name in calls}
@@ -110,10 +109,10 @@ def peak_memory_on_cpu(prepare: Callable[..., Callable[[], Any]], *args: Any) ->
     """Return how far the resident set of a fresh process grows during a call, and its peak.
 
     Args:
-        prepare: Function of a module; with ``args`` it returns the call. Its own peak, like that
-            of building a model, is not counted where the system can forget it (Linux). Elsewhere
-            the growth is 0 if the call stays below that peak.
-        args: Picklable.
+        prepare: Function or method that returns the call; it can be pickled, like ``args``. Its
+            own peak is not counted where the system can forget it (Linux). Elsewhere the growth is
+            0 if the call stays below that peak.
+        args: Of ``prepare``.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as process:
         return process.submit(_prepare_and_measure, prepare, args).result()
@@ -136,14 +135,13 @@ def _prepare_and_measure(
 
 def _peak_resident_set() -> int:
     # Not getrusage where there is a choice: its peak goes back to before the process's own start.
-    try:
+    with contextlib.suppress(OSError):
         status = Path('/proc/self/status').read_text()
-    except OSError:
-        import resource
+        return next(int(line.split()[1]) << 10 for line in status.splitlines() if 'VmHWM' in line)
+    import resource
 
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == 'darwin' else peak * 1024
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if 'VmHWM' in line)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == 'darwin' else peak << 10
 
 
 def kind_of(name: str, shapes: Sequence[Sequence[int]]) -> str:
@@ -173,8 +171,10 @@ def seconds_by_kind(call: Callable[[], Any], device: torch.device) -> dict[str, 
     found = dict.fromkeys(KINDS, 0.0)
     for event in profiled.key_averages(group_by_input_shape=True):
         if event.key.startswith('aten::'):
-            seconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-            found[kind_of(event.key, event.input_shapes)] += seconds / 1e6
+            # Of PyTorch below 2.4 cuda, since then device.
+            on_device = 'device' if hasattr(event, 'self_device_time_total') else 'cuda'
+            spent = getattr(event, f'self_{on_device if on_gpu else "cpu"}_time_total')
+            found[kind_of(event.key, event.input_shapes)] += spent / 1e6
     return found
 
 
@@ -184,8 +184,12 @@ def machine(device: torch.device) -> dict[str, Any]:
     for name in DISTRIBUTIONS:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        name = next(line.split(':', 1)[1].strip() for line in lines if 'model name' in line)
     return {
-        'device': torch.cuda.get_device_name(device) if device.type == 'cuda' else _processor(),
+        'device': torch.cuda.get_device_name(device) if device.type == 'cuda' else name,
         'threads': torch.get_num_threads(),
         'cores': os.cpu_count(),
         'system': platform.platform(),
@@ -193,11 +197,3 @@ def machine(device: torch.device) -> dict[str, Any]:
         'cuda': torch.version.cuda,
         'versions': versions,
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-        return next(line.split(':', 1)[1].strip() for line in lines if 'model name' in line)
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

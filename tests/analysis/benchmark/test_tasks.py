@@ -255,7 +255,7 @@ def test_what_is_not_installed_is_said(monkeypatch):
 
 
 @pytest.mark.slow
-def test_others_are_measured_beside_ours(tmp_path, in_process):
+def test_baselines_are_measured(tmp_path, in_process):
     pytest.importorskip('mmdet')
     rows = rows_of(
         tmp_path, 'det', TOYS['det'], '--against', '--profiles', 'fused', '--shape', 64, 64
