@@ -42,7 +42,7 @@ CLASS_TOKEN_STAGE = {'cls_token': 3, 'cls_upsample': 4}
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A piece of a model and what it costs."""
+    """A component of a model and what it costs."""
 
     name: str
     """Name of the attribute in the model, or of the stage."""
@@ -203,7 +203,7 @@ def count_stage(
         start, end = spans.get(name, (0, 0))
         parts[name] = Part(name, params, end - start)
     blocks = f'blocks{stage}'
-    # All but the embeddings: blocks may run in pieces, without a call of their own.
+    # All but the embeddings: blocks may run by their lines, without a call of their own.
     rest = flops - sum(part.flops for part in parts.values())
     parts[blocks] = dataclasses.replace(parts[blocks], flops=rest)
     params = sum(part.params for part in parts.values())

@@ -136,7 +136,7 @@ def test_odd_sizes_of_an_hourglass():
 def test_stages_are_split_into_their_parts():
     part = count(build(UniFormerLight, 'nano', out_indices=(2, 3)))
     assert [stage.name for stage in part.parts] == ['stage 1', 'stage 2', 'stage 3', 'stage 4']
-    names = [[piece.name for piece in stage.parts] for stage in part.parts]
+    names = [[each.name for each in stage.parts] for stage in part.parts]
     assert names == [
         ['patch_embed1', 'blocks1'],
         ['patch_embed2', 'blocks2'],
@@ -144,8 +144,8 @@ def test_stages_are_split_into_their_parts():
         ['patch_embed4', 'cls_upsample', 'blocks4', 'norm4'],
     ]
     for stage in part.parts:
-        assert stage.params == sum(piece.params for piece in stage.parts)
-        assert stage.flops == sum(piece.flops for piece in stage.parts)
+        assert stage.params == sum(each.params for each in stage.parts)
+        assert stage.flops == sum(each.flops for each in stage.parts)
     assert part.parts[2].parts[1].params == 64
 
 
@@ -428,7 +428,7 @@ def test_a_metafile_of_another_project_is_no_obstacle(own):
 
 def test_stages_are_counted_where_the_counter_knows_no_modules(monkeypatch):
     class Old(complexity_module.FlopCounterMode):
-        """Like that of PyTorch 2.1 and 2.2, which is not told of any module."""
+        """Like that of PyTorch 2.1 and 2.2, which knows no modules."""
 
         def get_flop_counts(self):
             return {'Global': dict(super().get_flop_counts()['Global'])}

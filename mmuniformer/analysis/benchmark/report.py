@@ -30,7 +30,7 @@ def figure(header: str, form: str = '{}', differing: str | None = None) -> Any:
     Args:
         header: Of its column in tables.
         form: Format in tables.
-        differing: Tables leave the column out where all rows agree in the figure of this name.
+        differing: Tables leave the column out where all rows have the same figure of this name.
     """
     metadata = {'header': header, 'form': form, 'differing': differing}
     return dataclasses.field(default=None, metadata=metadata)
@@ -144,7 +144,7 @@ def caption(record: Mapping[str, Any]) -> str:
     """Return how and on what a table's figures were measured."""
     settings, machine = record['settings'], record['machine']
     rates = ', '.join(f'{rate / 1e9:.0f} G {kind}' for kind, rate in record['rates'].items())
-    holder = 'a fresh process' if settings['device'] == 'cpu' else "the GPU's allocator"
+    holder = 'a fresh process' if settings['device'].startswith('cpu') else "the GPU's allocator"
     known = {name for row in record['rows'] for name, value in row.items() if value is not None}
     sentences = {
         'profile': f'{machine["device"]}, {machine["threads"]} threads, torch '

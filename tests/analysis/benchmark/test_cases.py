@@ -176,7 +176,7 @@ def test_operators_are_of_a_kind(name, shapes, kind):
     assert kind_of(name, shapes) == kind
 
 
-def test_time_is_told_by_kinds_of_operators():
+def test_time_is_split_by_kinds_of_operators():
     a = torch.randn(64, 64)
     found = seconds_by_kind(lambda: torch.softmax(a, -1) @ a, torch.device('cpu'))
     assert list(found) == list(KINDS)

@@ -98,7 +98,9 @@ def test_json_is_the_files(tmp_path, in_process):
 @pytest.mark.integration
 @pytest.mark.parametrize(('task', 'config'), TOYS.items())
 @pytest.mark.parametrize('options', [[], ['--train']])
-def test_whole_models_agree_in_all_profiles(task, config, options, tmp_path, in_process):
+def test_outputs_of_whole_models_are_close_in_all_profiles(
+    task, config, options, tmp_path, in_process
+):
     pytest.importorskip({'det': 'mmdet', 'seg': 'mmseg', 'pose': 'mmpose'}[task])
     rows = rows_of(
         tmp_path, task, config, '--shape', 64, 96, '--batch-size', 2,
