@@ -21,6 +21,16 @@ class InputError(UserError, ValueError):
     """An image or video cannot be used; the others of a run can."""
 
 
+class DataError(UserError):
+    """A check before a run refuses its data."""
+
+    def __str__(self) -> str:
+        """Return what is wrong, and how to run all the same."""
+        return (
+            f'{super().__str__()}. If this is as you want it, set check_data=False in the config.'
+        )
+
+
 def refuse_existing(targets: Path | Iterable[Path], force: bool) -> None:
     """Refuse to replace files: the one check before any output is written.
 

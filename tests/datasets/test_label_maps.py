@@ -13,14 +13,13 @@ from torch import nn
 from mmuniformer.datasets.checks.label_maps import (
     check_batch,
     check_files,
-    check_image_folder,
     check_label_file,
     check_labels,
     check_names,
     find_head,
 )
 from mmuniformer.engine.hooks import MaskGuardHook
-from mmuniformer.errors import UserError
+from mmuniformer.errors import DataError
 
 HEIGHT, WIDTH = 6, 8
 
@@ -50,25 +49,25 @@ def test_8_bit_label_maps_pass(tmp_path, image, palette):
 @pytest.mark.parametrize(
     ('array', 'message'),
     [
-        (np.full((HEIGHT, WIDTH), 300, np.uint16), 'more than 8 bits'),
-        (np.zeros((HEIGHT, WIDTH, 3), np.uint8), r'colours \(RGB\)'),
-        (np.zeros((HEIGHT, WIDTH, 4), np.uint8), r'colours \(RGBA\)'),
-        (np.zeros((HEIGHT, WIDTH, 2), np.uint8), r'colours \(LA\)'),
+        (np.full((HEIGHT, WIDTH), 300, np.uint16), 'holds the label 300, and mmsegmentation'),
+        (np.zeros((HEIGHT, WIDTH, 3), np.uint8), r'colors \(RGB\)'),
+        (np.zeros((HEIGHT, WIDTH, 4), np.uint8), r'colors \(RGBA\)'),
+        (np.zeros((HEIGHT, WIDTH, 2), np.uint8), r'colors \(LA\)'),
         (np.zeros((HEIGHT, WIDTH + 1), np.uint8), '9 x 6, its image .*image.png 8 x 6'),
     ],
 )
 def test_what_is_no_label_map_is_named(tmp_path, image, array, message):
     mask = write_mask(tmp_path, array)
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(DataError, match=message) as error:
         check_label_file(mask, image)
     assert str(mask) in str(error.value)
 
 
 def test_missing_and_broken_label_maps_are_named(tmp_path, image):
-    with pytest.raises(UserError, match=r'gone.png is missing.*seg_map_suffix'):
+    with pytest.raises(DataError, match=r'gone.png is missing.*seg_map_suffix'):
         check_label_file(tmp_path / 'gone.png', image)
     (tmp_path / 'broken.png').write_bytes(b'\x89PNG broken')
-    with pytest.raises(UserError, match=r'broken.png.*cannot be read'):
+    with pytest.raises(DataError, match=r'broken.png.*cannot be read'):
         check_label_file(tmp_path / 'broken.png', image)
 
 
@@ -80,49 +79,73 @@ def test_size_is_compared_after_the_exif_rotation(tmp_path):
     upright = write_mask(tmp_path, np.zeros((WIDTH, HEIGHT), np.uint8), 'upright.png')
     lying = write_mask(tmp_path, np.zeros((HEIGHT, WIDTH), np.uint8), 'lying.png')
     check_label_file(upright, photo)
-    with pytest.raises(UserError, match='EXIF'):
+    with pytest.raises(DataError, match='EXIF'):
         check_label_file(lying, photo)
 
 
-def test_folders_without_images_are_named(tmp_path):
-    dataset = {'data_root': f'{tmp_path}/', 'data_prefix': {'img_path': 'images'}}
-    folder = tmp_path / 'images'
-    with pytest.raises(UserError, match=f'{folder}, which is no folder'):
-        check_image_folder(dataset)
-    folder.mkdir()
-    (folder / 'a.png').touch()
-    with pytest.raises(UserError, match=f'{folder} has no images that end in .jpg'):
-        check_image_folder(dataset)
-    check_image_folder({**dataset, 'img_suffix': '.png'})
+LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
 
 
-def test_first_files_of_a_data_set_are_checked(tmp_path, image):
+@pytest.mark.frameworks
+@pytest.mark.parametrize('kind', [np.uint8, np.uint16, 'palette'])
+def test_label_maps_that_mmsegmentation_reads_right_pass(kind, tmp_path, image):
+    datasets = pytest.importorskip('mmseg.datasets')
+    labels = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
+    palette = list(range(256)) * 3 if kind == 'palette' else None
+    write_mask(tmp_path, labels.astype(np.uint8 if palette else kind), 'image.png.png', palette)
+    dataset = datasets.BaseSegDataset(
+        data_prefix=dict(img_path=str(tmp_path), seg_map_path=str(tmp_path)),
+        img_suffix='image.png',
+        seg_map_suffix='image.png.png',
+        metainfo=dict(classes=tuple('ab')),
+        pipeline=[],
+    )
+    from mmengine.dataset import Compose
+    from mmseg.registry import TRANSFORMS
+
+    dataset.pipeline = Compose([TRANSFORMS.build(step) for step in LOAD])
+    np.testing.assert_array_equal(dataset[0]['gt_seg_map'], labels)
+    check_files(dataset)
+
+
+class Data:
+    """A dataset of one image, with a label map each time."""
+
+    def __init__(self, image, *masks, backend='pillow', names=('LoadImageFromFile',)):
+        steps = [*names, 'LoadAnnotations'] if backend else names
+        made = [type(name, (), dict(imdecode_backend=backend))() for name in steps]
+        self.image, self.masks = image, masks
+        self.pipeline = types.SimpleNamespace(transforms=made)
+
+    def __len__(self):
+        return len(self.masks)
+
+    def get_data_info(self, index):
+        return {'img_path': self.image, 'seg_map_path': self.masks[index]}
+
+
+def test_first_files_of_a_dataset_are_checked(tmp_path, image):
     good = write_mask(tmp_path, np.zeros((HEIGHT, WIDTH), np.uint8))
     bad = write_mask(tmp_path, np.zeros((HEIGHT, WIDTH, 3), np.uint8), 'bad.png')
-
-    class Data:
-        masks = (good, good, bad)
-
-        def __len__(self):
-            return len(self.masks)
-
-        def get_data_info(self, index):
-            return {'img_path': image, 'seg_map_path': self.masks[index]}
-
-    with pytest.raises(UserError, match='bad.png'):
-        check_files(Data())
-    Data.masks = (good,)
-    check_files(Data())
-    Data.masks = (good,) * 30 + (bad,)
-    check_files(Data())
+    check_files(Data(image, good))
+    with pytest.raises(DataError, match=r'bad\.png holds colors'):
+        check_files(Data(image, good, good, bad))
     bad.write_bytes(b'')
-    with pytest.raises(UserError, match=r'bad\.png is empty'):
-        check_files(Data())
+    with pytest.raises(DataError, match=r'bad\.png .*cannot be read'):
+        check_files(Data(image, good, bad))
     bad.unlink()
-    with pytest.raises(UserError, match=r'bad\.png is missing'):
-        check_files(Data())
-    Data.masks = ('s3://bucket/bad.png',)
-    check_files(Data())
+    with pytest.raises(DataError, match=r'bad\.png is missing'):
+        check_files(Data(image, good, bad))
+    check_files(Data(image, *[good] * 16, bad))  # when its turn comes
+    check_files(Data(image, 's3://bucket/bad.png'))
+
+
+def test_files_that_pillow_does_not_load_are_left_to_their_loader(tmp_path, image):
+    labels = tmp_path / 'labels.nii.gz'
+    labels.write_bytes(b'no format of Pillow')
+    check_files(Data(image, labels, backend='tifffile'))
+    check_files(Data(image, labels, names=('LoadBiomedicalImageFromFile',)))
+    check_files(Data(image, tmp_path / 'gone.png', backend=None))  # test images have none
 
 
 def segmentor(num_classes=3):
@@ -142,7 +165,7 @@ def test_labels_of_the_model_pass(values):
     ('values', 'named'), [([0, 3, 7], 'labels 3, 7'), ([-1, 0, 255], 'label -1'), ([254], '254')]
 )
 def test_labels_beyond_the_classes_are_named(values, named):
-    with pytest.raises(UserError, match=named) as error:
+    with pytest.raises(DataError, match=named) as error:
         check_labels(torch.tensor([values]), 3, 255, 'a.png')
     assert 'a.png' in str(error.value)
     assert '0 to 2' in str(error.value)
@@ -151,7 +174,7 @@ def test_labels_beyond_the_classes_are_named(values, named):
 @pytest.mark.parametrize('count', [2, 4])
 def test_names_for_another_number_of_classes_stop_the_run(count):
     dataset = types.SimpleNamespace(metainfo={'classes': tuple('abcd'[:count])})
-    with pytest.raises(UserError, match=rf'names {count} classes \(a, b.* tell 3 apart'):
+    with pytest.raises(DataError, match=rf'names {count} classes \(a, b.* tell 3 apart'):
         check_names(dataset, segmentor().decode_head)
     dataset.metainfo['classes'] = tuple('abc')
     check_names(dataset, segmentor().decode_head)
@@ -173,14 +196,14 @@ def test_each_batch_is_checked(moment):
     runner = types.SimpleNamespace(model=segmentor(), cfg={})
     call = getattr(MaskGuardHook(), moment)
     call(runner, 0, {'data_samples': [sample([0, 1]), sample([2, 255])]})
-    with pytest.raises(UserError, match=r'b\.png holds the label 3'):
+    with pytest.raises(DataError, match=r'b\.png holds the label 3'):
         call(runner, 0, {'data_samples': [sample([0, 1]), sample([3, 255])]})
     runner.cfg['check_data'] = False
     call(runner, 0, {'data_samples': [sample([3, 255])]})
 
 
 def test_batches_of_test_time_augmentation_and_of_images_alone():
-    with pytest.raises(UserError, match='label 9'):
+    with pytest.raises(DataError, match='label 9'):
         check_batch(segmentor(), {'data_samples': [[sample([0])], [sample([9])]]})
     check_batch(segmentor(), {'data_samples': [Sample()]})
 

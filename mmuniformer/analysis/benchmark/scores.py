@@ -11,7 +11,8 @@ from rich.progress import track
 from torch import nn
 
 from mmuniformer.apis.config import scope_of
-from mmuniformer.datasets.checks.label_maps import check_batch, check_files, check_image_folder
+from mmuniformer.datasets.checks.annotations import check_dataset
+from mmuniformer.datasets.checks.label_maps import check_batch, check_files
 from mmuniformer.errors import UserError
 
 METRICS = ('mIoU', 'mAcc', 'aAcc')
@@ -27,7 +28,7 @@ def check_data(cfg: Config) -> None:
         from mmseg.registry import DATASETS
 
         try:
-            check_image_folder(cfg.test_dataloader.dataset)
+            check_dataset(cfg.test_dataloader.dataset)
         except UserError as error:
             raise UserError(f'{error}; or measure without scores: --no-data') from error
         check_files(DATASETS.build(cfg.test_dataloader.dataset))

@@ -1,288 +1,285 @@
-"""Checks on annotation files before a run reads them: what is wrong, where, and the cure."""
+"""Checks on a config's datasets before a run reads them: what is wrong, where, and the fix."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
 from torch import nn
 
+from mmuniformer.datasets.checks.coco import Contents, contents
+from mmuniformer.datasets.checks.images import FILES_CHECKED, check_images
 from mmuniformer.datasets.checks.label_maps import check_image_folder
-from mmuniformer.datasets.checks.types import dataset_meta, default_classes
-from mmuniformer.errors import UserError
+from mmuniformer.datasets.checks.types import (
+    dataset_meta,
+    dataset_type,
+    known_format,
+    nested,
+    unread,
+)
+from mmuniformer.errors import DataError
 
-FIELDS = {
-    'images': ('id', 'file_name', 'width', 'height'),
-    'annotations': ('id', 'image_id', 'category_id'),
-    'categories': ('id', 'name'),
-}
-"""The tables of a COCO annotation file, and what the frameworks read of each entry."""
-
-IMAGES_CHECKED = 16
-"""Images of a data set that are decoded before a run; the others are when their turn comes."""
+CONVERTERS = ('KeypointConverter', 'SingleHandConverter')
+"""Steps of mmpose's pipelines after which a sample has another number of keypoints."""
+DECODERS = {'MSRAHeatmap', 'UDPHeatmap', 'MegviiHeatmap', 'SimCCLabel', 'RegressionLabel'}
+"""mmpose's codecs for which a head has one output a keypoint (UDP's combined ones: three)."""
 
 
 def check_dataset(cfg: Mapping[str, Any]) -> None:
-    """Check every data set in a data set's config, also inside wrappers.
+    """Check every dataset in a dataset's config, also inside wrappers.
 
-    Data sets with a COCO annotation file are checked down to their first images, those of folders
-    of images (segmentation) for these folders; others, and those on remote storage, are left alone.
+    Each is checked by the format that its type reads. A type of another format, and data on remote
+    storage, pass with a line in the log.
 
     Args:
-        cfg: What a data loader's ``dataset`` is, with ``ann_file``, ``data_root``, ``data_prefix``
-            and ``metainfo`` as the frameworks have them.
+        cfg: What a data loader's ``dataset`` is.
 
     Raises:
-        UserError: Something in it can't be read or would silently leave annotations out.
+        DataError: Something in it cannot be used or would silently leave annotations out.
     """
     for dataset in nested(cfg):
-        ann_file = str(dataset.get('ann_file') or '')
-        if '://' in f'{dataset.get("data_root")} {ann_file}':
-            continue
-        if ann_file.endswith('.json'):
-            check_coco(dataset)
-        elif 'img_path' in (dataset.get('data_prefix') or {}):
-            check_image_folder(dataset)
+        form = known_format(dataset_type(dataset.get('type')), FORMATS)
+        if form is None or is_remote(dataset):
+            reason = 'its files are remote' if form else 'they do not know its format'
+            name = name_of(dataset)
+            print_log(f'{name} passes without the checks before a run: {reason}', 'current')
+        else:
+            FORMATS[form](dataset)
 
 
-def check_coco(dataset: Mapping[str, Any]) -> None:
-    """Check a COCO-style data set (``check_dataset``)."""
-    root = Path(dataset.get('data_root') or '')
-    path = root / dataset['ann_file']
-    content = read_annotations(path, labelled=not dataset.get('test_mode'))
-    classes = (dataset.get('metainfo') or {}).get('classes')
-    if classes:
-        check_classes(path, content, classes)
-    else:
-        check_categories(path, content, default_classes(dataset.get('type')))
-    if 'data_mode' in dataset:
-        check_people(path, content, dataset)
-    else:
-        masks = any(step.get('with_mask') for step in dataset.get('pipeline') or ())
-        fields = ('bbox', 'area') + ('segmentation',) * masks
-        check_fields(path, 'annotations', content['annotations'], fields)
-        if not dataset.get('test_mode'):
-            check_boxes(path, content)
-    prefix = (dataset.get('data_prefix') or {}).get('img', '')
-    check_images(path, content['images'], root / prefix)
+def name_of(dataset: Mapping[str, Any]) -> str:
+    """Return the name of a dataset's type, a name or a class."""
+    kind = dataset.get('type', 'A dataset without a type')
+    return getattr(kind, '__name__', str(kind))
 
 
-def nested(cfg: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield a data set's config and those that it wraps."""
-    if isinstance(cfg, Mapping):
-        yield cfg
-        yield from nested(cfg.get('dataset'))
-        yield from nested(cfg.get('datasets'))
-    elif isinstance(cfg, (list, tuple)):
-        for entry in cfg:
-            yield from nested(entry)
+def is_remote(dataset: Mapping[str, Any]) -> bool:
+    """Tell whether files are read from elsewhere than this machine's folders."""
+    backend = (dataset.get('backend_args') or {}).get('backend', 'local')
+    places = [dataset.get('data_root'), dataset.get('ann_file'), dataset.get('data_prefix')]
+    return backend != 'local' or '://' in str(places)
 
 
-def read_annotations(path: Path, labelled: bool = True) -> dict[str, list[dict[str, Any]]]:
-    """Read a COCO annotation file.
+def steps(dataset: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the steps of a pipeline that are configs."""
+    return [step for step in dataset.get('pipeline') or () if isinstance(step, Mapping)]
+
+
+def check_detection(cfg: Mapping[str, Any]) -> None:
+    """Check a COCO, LVIS or panoptic dataset of mmdet."""
+    dataset = unread(cfg)
+    form = known_format(type(dataset), FORMATS)
+    path, folders = Path(dataset.ann_file), dataset.data_prefix
+    found = contents(path, form)
+    chosen = {key for key, _ in found.categories}
+    if not form.startswith('mmdet.LVIS'):  # these take all categories of their file
+        chosen = check_classes(cfg, dataset, found, complete=form == 'mmdet.CocoPanopticDataset')
+    kept = found.boxes
+    if any(step.get('with_mask') and 'Panoptic' not in str(step['type']) for step in steps(cfg)):
+        for category in chosen & found.bad_masks.keys():
+            raise DataError(found.bad_masks[category])
+        kept = found.masks
+    if not dataset.test_mode and not kept & chosen:
+        raise DataError(
+            f'{path} has nothing to learn: no annotation has a bounding box of at least a pixel a '
+            'side in its image, an `area` above 0, a mask where masks are loaded, and is no crowd'
+        )
+    if 'img' not in folders:
+        raise DataError(f'{name_of(cfg)} has no data_prefix.img: name the folder of the images')
+    names = [lvis_name(image['file_name'], form) for image in found.images]
+    sizes = [(image['width'], image['height']) for image in found.images]
+    check_images(path, ((Path(folders['img'], n), *s) for n, s in zip(names, sizes, strict=True)))
+    if form == 'mmdet.CocoPanopticDataset' and folders.get('seg'):
+        maps = [Path(folders['seg'], name.replace('.jpg', '.png')) for name in names]
+        check_images(path, ((file, *s) for file, s in zip(maps, sizes, strict=True)))
+
+
+def lvis_name(name: str, form: str) -> str:
+    """Return where mmdet looks for an image: LVIS has addresses, or names of COCO 2014."""
+    if form == 'mmdet.LVISV05Dataset' and name.startswith('COCO'):
+        return name[-16:]
+    return name.replace('http://images.cocodataset.org/', '') if 'LVIS' in form else name
+
+
+def check_classes(
+    cfg: Mapping[str, Any], dataset: BaseDataset, found: Contents, complete: bool
+) -> set[Any]:
+    """Return the ids of the categories that a dataset takes.
 
     Args:
-        path: The file.
-        labelled: Whether it has to have annotations; files of test images have none.
+        cfg: Its config.
+        dataset: As built, unread.
+        found: Its annotation file.
+        complete: Whether all categories with annotations have to be taken.
 
     Raises:
-        UserError: It is missing, no JSON, no COCO file, empty, or names unknown ids.
+        DataError: A class is not in the file, or annotations are of a category that is no class
+            (a choice in ``metainfo.classes`` may leave some out).
     """
+    path, names = dataset.ann_file, [name for _, name in found.categories]
+    classes = dataset.metainfo.get('classes') or ()
+    given = (cfg.get('metainfo') or {}).get('classes')
+    if isinstance(classes, str):  # mmengine reads a text file, and keeps the name if it fails
+        raise DataError(
+            f'metainfo.classes={classes!r}: No such file. Give a list of names, as in '
+            "'(cat,)', or a text file with one a line"
+        )
+    if given and (absent := [name for name in classes if name and name not in names]):
+        raise DataError(
+            f'{path} has no category {listed(absent)}; it has {listed(names)}: set '
+            'metainfo.classes to the names in the file'
+        )
+    unknown = sorted({str(n) for key, n in found.categories if key in found.used} - set(classes))
+    if unknown and (complete or not given):
+        raise DataError(
+            f'{path} annotates {listed(unknown)}, which the dataset does not know and would leave '
+            'out: name your classes in dataset.metainfo.classes of the data loaders, and their '
+            'number in num_classes of the heads'
+        )
+    if [name for name in names if name in classes] != [name for name in classes if name]:
+        print_log(
+            f'{path} has other categories than metainfo.classes, or in another order: mmdet '
+            'numbers them as the file does, so that predictions bear wrong names',
+            'current',
+            logging.WARNING,
+        )
+    return {key for key, name in found.categories if name in classes}
+
+
+def listed(names: list[str]) -> str:
+    """Return the first names for a message."""
+    return ', '.join(map(repr, names[:8])) + ', ...' * (len(names) > 8)
+
+
+def check_pose(cfg: Mapping[str, Any]) -> None:
+    """Check a COCO-style or MPII dataset of mmpose."""
+    dataset = unread(cfg)
+    form = known_format(type(dataset), FORMATS)
+    path = Path(dataset.ann_file)
+    for key, what in (('bbox_file', 'detected boxes'), ('headbox_file', 'sizes of heads')):
+        file = getattr(dataset, key, None)
+        if file and '://' not in file and not Path(file).is_file():
+            raise DataError(
+                f'{file}, the {what} of people, does not exist: download it, name yours as '
+                f'dataset.{key}, or do without by dataset.{key}=None'
+            )
+    found = contents(path, form)
+    if not dataset.bbox_file:
+        needed = dataset.data_mode == 'topdown' or not dataset.test_mode
+        if needed and not found.people:
+            raise DataError(
+                f'{path} has no person to crop: each annotation is a crowd, or has no `keypoints`, '
+                'none that is visible, or a bounding box without an area'
+            )
+        count = dataset.metainfo.get('num_keypoints')
+        if found.keypoints not in (None, count) and converted(cfg) is None:
+            raise DataError(
+                f'{path} has {found.keypoints} keypoints a person, and {name_of(cfg)} {count}: '
+                'choose the dataset.type of your keypoints'
+            )
+    folder = Path(dataset.data_prefix.get('img') or '')
+    check_images(
+        path,
+        ((folder / i['file_name'], i.get('width'), i.get('height')) for i in found.images),
+    )
+
+
+def check_xml(cfg: Mapping[str, Any]) -> None:
+    """Check the first images of a dataset that has an XML file for each, as Pascal VOC."""
+    dataset = unread(cfg)
+    root, path = Path(dataset.sub_data_root), Path(dataset.ann_file)
+    classes = dataset.metainfo.get('classes') or ()
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
+        ids = path.read_text(encoding='utf-8').split('\n')
+        for key in list(filter(None, ids))[:FILES_CHECKED]:
+            path = root / dataset.ann_subdir / f'{key}.xml'
+            tree = ElementTree.parse(path)
+            for entry in tree.iterfind('object'):
+                name = entry.findtext('name')
+                if name not in classes and not (cfg.get('metainfo') or {}).get('classes'):
+                    raise DataError(
+                        f'{path} annotates {name!r}, which the dataset does not know and would '
+                        'leave out: name your classes in dataset.metainfo.classes'
+                    )
+                for side in ('xmin', 'ymin', 'xmax', 'ymax'):
+                    if not isfinite(float(entry.findtext(f'bndbox/{side}'))):
+                        raise ValueError(f'{side} of {name!r} is not finite')
+            size = [tree.findtext(f'size/{side}') for side in ('width', 'height')]
+            width, height = map(int, size) if tree.find('size') is not None else (None, None)
+            check_images(path, [(root / dataset.img_subdir / f'{key}.jpg', width, height)])
     except OSError as error:
-        raise UserError(
-            f'{path}: {error.strerror}. Say where your annotations are: dataset.data_root and '
-            "dataset.ann_file of the data loaders, and the evaluators' ann_file"
+        raise DataError(
+            f'{path}: {error.strerror}. Say where your annotations are: dataset.data_root, '
+            'dataset.ann_file and dataset.data_prefix.sub_data_root'
         ) from None
-    except ValueError as error:
-        state = 'is empty' if path.stat().st_size == 0 else f'is no JSON ({error})'
-        raise UserError(f'{path} {state}: give a COCO annotation file') from None
-    if isinstance(content, dict) and not labelled:
-        content.setdefault('annotations', [])
-    missing = [name for name in FIELDS if not isinstance(content, dict) or name not in content]
-    if missing:
-        raise UserError(f'{path} has no {", ".join(missing)}: it is no COCO annotation file')
-    empty = [name for name in ('images', 'categories') if not content[name]]
-    if empty:
-        raise UserError(f'{path} has an empty list of {" and ".join(empty)}: nothing can be read')
-    for table, fields in FIELDS.items():
-        check_fields(path, table, content[table], fields)
-    for table, key in (('categories', 'category_id'), ('images', 'image_id')):
-        known = {entry['id'] for entry in content[table]}
-        for annotation in content['annotations']:
-            if annotation[key] not in known:
-                raise UserError(
-                    f'{path}: annotation {annotation["id"]} has {key} {annotation[key]}, which '
-                    f'is not in its {table}: add it there or remove the annotation'
-                )
-    return content
+    except (ElementTree.ParseError, TypeError, ValueError) as error:
+        raise DataError(f'{path} is no XML file of boxes: {error}') from None
+    if not any(ids):
+        raise DataError(f'{path} is empty: list the names of images in it, one a line')
 
 
-def check_fields(
-    path: Path, table: str, entries: Sequence[Mapping[str, Any]], fields: Sequence[str]
-) -> None:
-    """Refuse entries that lack what the frameworks read of them.
-
-    Raises:
-        UserError: Names the first entry and what it lacks.
-    """
-    for number, entry in enumerate(entries):
-        missing = [field for field in fields if field not in entry]
-        if missing:
-            name = f'{entry["id"]} ' if 'id' in entry else ''
-            raise UserError(
-                f'{path}: entry {name}(number {number}) of {table} has no {", ".join(missing)}: '
-                'add it to the file'
-            )
+def converted(dataset: Mapping[str, Any]) -> int | None:
+    """Return the number of keypoints that a step of the pipeline makes; None if none does."""
+    for step in reversed(steps(dataset)):
+        if str(getattr(step['type'], '__name__', step['type'])).split('.')[-1] in CONVERTERS:
+            return step['num_keypoints']
+    return None
 
 
-def check_classes(path: Path, content: Mapping[str, Any], classes: Any) -> None:
-    """Refuse classes that the file does not have: their annotations would silently be none.
-
-    Raises:
-        UserError: A class is not among the file's categories.
-    """
-    if isinstance(classes, str):  # a text file, one name a line
-        try:
-            classes = Path(classes).read_text(encoding='utf-8').split('\n')
-        except OSError as error:
-            raise UserError(
-                f'metainfo.classes={classes!r}: {error.strerror}. Give a list of names, '
-                "as in '(cat,)', or a text file with one a line"
-            ) from None
-    names = [category['name'] for category in content['categories']]
-    unknown = [name for name in classes if name.strip() and name not in names]
-    if unknown:
-        raise UserError(
-            f'{path} has no category {", ".join(map(repr, unknown))}; it has '
-            f'{", ".join(map(repr, names))}: set metainfo.classes to the names in the file'
-        )
-
-
-def check_categories(path: Path, content: Mapping[str, Any], classes: tuple[str, ...]) -> None:
-    """Refuse annotations whose category nobody asked for and the data set's type does not know.
-
-    Raises:
-        UserError: Names the category. A choice of classes in ``metainfo`` may leave some out.
-    """
-    names = {category['id']: category['name'] for category in content['categories']}
-    used = {names[annotation['category_id']] for annotation in content['annotations']}
-    unknown = sorted(used - set(classes)) if classes else ()
-    if unknown:
-        raise UserError(
-            f'{path} annotates {", ".join(map(repr, unknown[:8]))}, which the data set does not '
-            'know and would leave out: name your classes in dataset.metainfo.classes of the data '
-            'loaders, and their number in num_classes of the heads'
-        )
-
-
-def check_boxes(path: Path, content: Mapping[str, Any]) -> None:
-    """Refuse training data that mmdet would take for images of nothing.
-
-    Raises:
-        UserError: No annotation has a box of at least a pixel a side and an area.
-    """
-    if not any(
-        min(entry['bbox'][2:]) >= 1 and entry['area'] > 0 and not entry.get('iscrowd')
-        for entry in content['annotations']
-    ):
-        raise UserError(
-            f'{path} has nothing to learn: no annotation has a box of at least a pixel a side, an '
-            '`area` above 0, and is no crowd'
-        )
-
-
-def check_people(path: Path, content: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
-    """Refuse key point data without a person to crop.
-
-    Raises:
-        UserError: ``bbox_file`` is missing, nobody has a box and a visible key point, or key points
-            are not as many as the data set's type has.
-    """
-    boxes = dataset.get('bbox_file')
-    if boxes:
-        if '://' not in boxes and not Path(boxes).is_file():
-            raise UserError(
-                f'{boxes}, the detected boxes of people, does not exist: download it, name yours '
-                'as dataset.bbox_file, or take annotated boxes with dataset.bbox_file=None'
-            )
-        return
-    people = [person for person in content['annotations'] if can_be_cropped(person)]
-    if not people:
-        raise UserError(
-            f'{path} has no person to crop: each annotation is a crowd, or has no `keypoints`, '
-            'none that is visible, or a box without an area'
-        )
-    count = dataset_meta(dataset).get('num_keypoints') if 'type' in dataset else None
-    for person in people:
-        if count and len(person['keypoints']) != 3 * count:
-            raise UserError(
-                f'{path}: annotation {person["id"]} has {len(person["keypoints"])} numbers as '
-                f'`keypoints`, and {dataset["type"]} {count} key points of three numbers each (x, '
-                'y, visibility): choose the dataset.type of your key points'
-            )
+def keypoint_counts(cfg: Any) -> Iterator[tuple[str, int]]:
+    """Yield names of datasets, and the keypoints of their samples as a head gets them."""
+    if (count := converted(cfg)) is not None:
+        yield name_of(cfg), count
+    elif 'dataset' in cfg:
+        yield from keypoint_counts(cfg['dataset'])
+    elif 'datasets' in cfg:
+        for inner in cfg['datasets']:
+            yield from keypoint_counts(inner)
+    elif (known_format(dataset_type(cfg.get('type')), FORMATS) or '').startswith('mmpose'):
+        yield name_of(cfg), dataset_meta(cfg)['num_keypoints']
 
 
 def check_outputs(cfg: Mapping[str, Any], model: nn.Module) -> None:
-    """Refuse key point data of another number of key points than a pose estimator predicts.
+    """Refuse keypoint data of another number of keypoints than a pose estimator predicts.
+
+    Heads whose outputs are not counted in keypoints pass.
 
     Raises:
-        UserError: Names both numbers.
+        DataError: Names both numbers.
     """
-    outputs = getattr(getattr(model, 'head', None), 'out_channels', None)
-    for dataset in nested(cfg):
-        if outputs and 'data_mode' in dataset and 'type' in dataset:
-            count = dataset_meta(dataset).get('num_keypoints')
-            if count != outputs:
-                raise UserError(
-                    f'{dataset["type"]} has {count} key points and model.head.out_channels is '
-                    f'{outputs}: make them equal'
-                )
-
-
-def can_be_cropped(person: Mapping[str, Any]) -> bool:
-    """Tell whether a pose data set keeps an annotation."""
-    points, box = person.get('keypoints'), person.get('bbox', (0, 0, 0, 0))
-    visible = bool(points) and person.get('num_keypoints', max(points)) > 0
-    return visible and not person.get('iscrowd') and min(box[2:]) > 0
-
-
-def check_images(path: Path, images: list[dict[str, Any]], folder: Path) -> None:
-    """Refuse a data set with missing or empty images, or whose first ones are not what it says.
-
-    The first are decoded and their size is compared.
-
-    Raises:
-        UserError: Names the image.
-    """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    for number, entry in enumerate(images):
-        file = folder / entry['file_name']
-        try:
-            if not file.stat().st_size:
-                raise OSError('it is empty')
-            if number >= IMAGES_CHECKED:
-                continue
-            with Image.open(file) as picture:
-                picture.load()
-                stored, size = picture.size, ImageOps.exif_transpose(picture).size
-        except FileNotFoundError:
-            raise UserError(
-                f'{file}, named in {path}, does not exist: set dataset.data_root and '
-                'dataset.data_prefix.img to where the images are'
-            ) from None
-        except (OSError, UnidentifiedImageError) as error:
-            raise UserError(
-                f'{file} can not be decoded ({error}): replace it, or remove it from {path}'
-            ) from None
-        if size != (entry['width'], entry['height']):
-            turned = ' after its EXIF rotation, which is applied when it is read' * (stored != size)
-            raise UserError(
-                f'{file} is {size[0]} x {size[1]} (width x height){turned}, and {path} says '
-                f'{entry["width"]} x {entry["height"]}: its boxes would be misplaced; make them '
-                'belong to the image as it is seen, and its width and height'
+    head = getattr(model, 'head', None)
+    decoder = getattr(head, 'decoder', None)
+    key = next((k for k in ('num_joints', 'out_channels') if hasattr(head, k)), None)
+    outputs = getattr(head, key) if key else None
+    if type(decoder).__name__ not in DECODERS or not isinstance(outputs, int):
+        return
+    share = 3 if getattr(decoder, 'heatmap_type', None) == 'combined' else 1
+    for name, count in keypoint_counts(cfg):
+        if share * count != outputs:
+            maps = f', three maps each ({share * count})' * (share > 1)
+            raise DataError(
+                f'{name} has {count} keypoints{maps} and model.head.{key} is {outputs}: make them '
+                'equal'
             )
+
+
+FORMATS = {
+    'mmdet.CocoDataset': check_detection,
+    'mmdet.CocoPanopticDataset': check_detection,
+    'mmdet.LVISV05Dataset': check_detection,
+    'mmdet.LVISV1Dataset': check_detection,
+    'mmdet.XMLDataset': check_xml,
+    'mmdet.BaseSegDataset': check_image_folder,
+    'mmpose.BaseCocoStyleDataset': check_pose,
+    'mmpose.CocoWholeBodyDataset': check_pose,
+    'mmpose.MpiiDataset': check_pose,
+    'mmseg.BaseSegDataset': check_image_folder,
+    'mmseg.BaseCDDataset': check_image_folder,
+}
+"""The dataset types whose format is known, and what checks it; types derived from them follow."""

@@ -2,43 +2,43 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.fileio import list_dir_or_file
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
-from mmuniformer.datasets.checks.types import image_suffix
-from mmuniformer.errors import UserError
-
-INDEX_MODES = ('1', 'L', 'P')
-"""Pillow's names of pictures that hold one 8-bit index a pixel."""
-FILES_CHECKED = 16
+from mmuniformer.datasets.checks.images import FILES_CHECKED, image_size
+from mmuniformer.datasets.checks.types import unread
+from mmuniformer.errors import DataError
 
 
-def check_image_folder(dataset: Mapping[str, Any]) -> None:
-    """Refuse a data set without images, from its config: to build it would fail deep inside.
+def check_image_folder(cfg: Mapping[str, Any]) -> None:
+    """Refuse a dataset without images: to build it would fail deep inside.
 
     Args:
-        dataset: Config of a segmentation data set, as in ``train_dataloader.dataset``.
+        cfg: Config of a segmentation dataset, as in ``train_dataloader.dataset``.
 
     Raises:
-        UserError: The folder of images is missing, or has none of the suffix asked for.
+        DataError: The folder of images is missing, or has none of the suffix asked for.
     """
-    folder = Path(dataset.get('data_root') or '') / dataset['data_prefix']['img_path']
-    suffix = image_suffix(dataset)
-    cure = (
+    folder = Path(cfg.get('data_root') or '', (cfg.get('data_prefix') or {}).get('img_path') or '')
+    fix = (
         'put the data there or name another place by --cfg-options: data_root, '
         'data_prefix.img_path and img_suffix of train_dataloader.dataset, the same for val_ and '
         'test_'
     )
     if not folder.is_dir():
-        raise UserError(f'the images should be in {folder}, which is no folder: {cure}')
-    if not any(folder.rglob(f'*{suffix}')):
-        raise UserError(f'{folder} has no images that end in {suffix}: {cure}')
+        raise DataError(f'the images should be in {folder}, which is no folder: {fix}')
+    listing = Path(cfg.get('data_root') or '', cfg.get('ann_file') or '')
+    if not listing.exists():
+        raise DataError(f'{listing}, the list of images, does not exist: set dataset.ann_file')
+    suffix = unread(cfg).img_suffix
+    if not any(list_dir_or_file(folder, list_dir=False, suffix=suffix, recursive=True)):
+        raise DataError(f'{folder} has no images that end in {suffix}: {fix}')
 
 
 def check_label_file(label_map: str | Path, image: str | Path) -> None:
@@ -47,32 +47,36 @@ def check_label_file(label_map: str | Path, image: str | Path) -> None:
     mmsegmentation takes the lower 8 bits of what it reads and does not compare sizes.
 
     Raises:
-        UserError: The file can't be read, holds colours or more than 8 bits, or has another size
-            than the image.
+        DataError: The file cannot be read, holds colors or other numbers than 0 to 255, or has
+            another size than the image.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image
 
     try:
-        with Image.open(label_map) as labels:
-            labels.load()
-            mode, size = labels.mode, labels.size
-        with Image.open(image) as picture:
-            picture = ImageOps.exif_transpose(picture)  # decodes it
-            image_size = picture.size
+        with Image.open(label_map) as file:
+            mode, labels = file.mode, np.asarray(file)
+        found = image_size(Path(image))
     except FileNotFoundError as error:
-        raise UserError(missing_message(error.filename)) from None
-    except (OSError, UnidentifiedImageError) as error:
-        raise UserError(f'{label_map} or {image} cannot be read as an image: {error}') from None
-    if mode not in INDEX_MODES:
-        kind = 'more than 8 bits a pixel' if mode.startswith(('I', 'F')) else f'colours ({mode})'
-        raise UserError(
-            f'{label_map} holds {kind}: a label map is an 8-bit PNG of class indices, one number '
+        raise DataError(missing_message(error.filename)) from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f'{label_map} or {image} cannot be read as an image: {error}') from None
+    if labels.ndim != 2:
+        raise DataError(
+            f'{label_map} holds colors ({mode}): a label map is a PNG of class indices, one number '
             'a pixel; write it as such'
         )
-    if size != image_size:
-        raise UserError(
-            f'{label_map} is {size[0]} x {size[1]}, its image {image} {image_size[0]} x '
-            f'{image_size[1]} (width x height, after its EXIF rotation): make them one size'
+    with np.errstate(invalid='ignore'):
+        beyond = labels[labels != labels.astype(np.uint8)]
+    if beyond.size:
+        raise DataError(
+            f'{label_map} holds the label {beyond[0]}, and mmsegmentation reads no other than '
+            'whole numbers from 0 to 255: number the classes anew'
+        )
+    size = labels.shape[::-1]
+    if found and size != found[0]:
+        raise DataError(
+            f'{label_map} is {size[0]} x {size[1]}, its image {image} {found[0][0]} x '
+            f'{found[0][1]} (width x height, after its EXIF rotation): make them one size'
         )
 
 
@@ -86,29 +90,29 @@ def check_labels(labels: Tensor, num_classes: int, ignore_index: int, file: str)
         file: Name of the file, for the message.
 
     Raises:
-        UserError: A label lies beyond the classes.
+        DataError: A label lies beyond the classes.
     """
     found = np.unique(labels.numpy())
     beyond = found[(found >= num_classes) & (found != ignore_index) | (found < 0)]
     if beyond.size:
-        raise UserError(
+        raise DataError(
             f'{file} holds the label{"s" * (beyond.size > 1)} {", ".join(map(str, beyond))} (as '
             f'the model sees it), but the model has the classes 0 to {num_classes - 1}; '
-            f'{ignore_index} means no class. Mend the file, or set num_classes of the heads and '
-            'metainfo.classes of the data sets; reduce_zero_label=True is for data whose 0 means '
+            f'{ignore_index} means no class. Fix the file, or set num_classes of the heads and '
+            'metainfo.classes of the datasets; reduce_zero_label=True is for data whose 0 means '
             'no class.'
         )
 
 
 def check_names(dataset: Any, head: nn.Module) -> None:
-    """Refuse a data set that names other than as many classes as the model tells apart.
+    """Refuse a dataset that names other than as many classes as the model tells apart.
 
     Raises:
-        UserError: The metrics would leave the others out without a word.
+        DataError: The metrics would leave the others out without a word.
     """
     names = dataset.metainfo.get('classes')
     if names and len(names) != head.num_classes:
-        raise UserError(
+        raise DataError(
             f'{type(dataset).__name__} names {len(names)} classes ({", ".join(names[:3])}, ...), '
             f'and the heads tell {head.num_classes} apart: set num_classes of '
             'model.decode_head (and model.auxiliary_head), or dataset.metainfo.classes'
@@ -116,27 +120,34 @@ def check_names(dataset: Any, head: nn.Module) -> None:
 
 
 def check_files(dataset: Any) -> None:
-    """Refuse missing and empty files, and first ones that are no label maps (``check_label_file``).
+    """Refuse a dataset whose first files are missing or no label maps (``check_label_file``).
+
+    Label maps count where its pipeline loads them, and are opened where it does so by Pillow, from
+    images that Pillow knows, too. The other files are read when their turn comes.
 
     Raises:
-        UserError: Names the file. Files on remote storage pass unseen.
+        DataError: Names the file. Files on remote storage pass unseen.
     """
-    for index in range(len(dataset)):
+    loaders = {
+        type(step).__name__: getattr(step, 'imdecode_backend', None)
+        for step in dataset.pipeline.transforms
+    }
+    keys = ('img_path', 'seg_map_path') if 'LoadAnnotations' in loaders else ('img_path',)
+    opened = loaders.get('LoadAnnotations') == 'pillow' and 'LoadImageFromFile' in loaders
+    for index in range(min(len(dataset), FILES_CHECKED)):
         info = dataset.get_data_info(index)
-        files = [str(info[key]) for key in ('img_path', 'seg_map_path') if key in info]
+        files = [str(info[key]) for key in keys if info.get(key)]
         if any('://' in file for file in files):
             return
-        if index < FILES_CHECKED and 'seg_map_path' in info:
-            check_label_file(info['seg_map_path'], info['img_path'])
         for file in files:
-            if not os.path.exists(file):
-                raise UserError(missing_message(file))
-            if not os.path.getsize(file):
-                raise UserError(f'{file} is empty: replace it, or remove it and what belongs to it')
+            if not Path(file).exists():
+                raise DataError(missing_message(file))
+        if opened and len(files) == 2:
+            check_label_file(files[1], files[0])
 
 
 def missing_message(file: str) -> str:
-    """Say which file is missing, and where the data set would look for it."""
+    """Say which file is missing, and where the dataset looks for it."""
     return (
         f'{file} is missing: each image needs a label map of the same name; set '
         'dataset.data_prefix, img_suffix and seg_map_suffix to what your folders have'

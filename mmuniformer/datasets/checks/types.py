@@ -1,31 +1,29 @@
-"""What the type of a data set says, without its files."""
+"""What the type of a dataset says, without reading its files."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
+from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 
 from mmuniformer.errors import UserError
 
+READERS = {'load_data_list', '_load_annotations', 'parse_data_info'}
+"""Methods of a dataset that read annotations: a class with its own has a format of its own."""
+
 
 def dataset_type(kind: Any) -> Any:
-    """Return the class of a data set's type in the framework at hand; None if there is none."""
+    """Return the class of a dataset's type in the current framework; None if there is none."""
     if not isinstance(kind, str):
         return kind
     with DATASETS.switch_scope_and_registry(None) as registry:
         return registry.get(kind)
 
 
-def default_classes(kind: Any) -> tuple[str, ...]:
-    """Return the classes of a data set's type; () where it names none."""
-    return tuple(getattr(dataset_type(kind), 'METAINFO', {}).get('classes', ()))
-
-
 def dataset_meta(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a data set's config says of classes or key points, without its files.
+    """Return the classes or keypoints that a dataset's config has, without its files.
 
     Raises:
         UserError: Its type is not registered.
@@ -36,9 +34,36 @@ def dataset_meta(dataset: Mapping[str, Any]) -> dict[str, Any]:
     return dict(kind._load_metainfo(None if metainfo is None else dict(metainfo)))
 
 
-def image_suffix(dataset: Mapping[str, Any]) -> str:
-    """Return how the images of a data set's config end: as it says, else as its type does."""
-    kind = dataset_type(dataset.get('type'))
-    known = inspect.signature(kind).parameters if kind is not None else {}
-    default = known['img_suffix'].default if 'img_suffix' in known else '.jpg'
-    return dataset.get('img_suffix', default)
+def known_format(kind: Any, formats: Container[str]) -> str | None:
+    """Return the class whose format a dataset's type reads, as in ``mmdet.CocoDataset``.
+
+    Args:
+        kind: The type, a class.
+        formats: The classes to choose from.
+
+    Returns:
+        None if it is none of them, or derives from one and reads annotations in its own way.
+    """
+    for base in getattr(kind, '__mro__', ()):
+        name = f'{base.__module__.split(".")[0]}.{base.__name__}'
+        if name in formats:
+            return name
+        if READERS & vars(base).keys():
+            return None
+    return None
+
+
+def unread(cfg: Mapping[str, Any]) -> BaseDataset:
+    """Build a dataset without annotations and pipeline: paths are joined, defaults filled in."""
+    with DATASETS.switch_scope_and_registry(None) as registry:
+        return registry.build({**cfg, 'pipeline': [], 'lazy_init': True})
+
+
+def nested(cfg: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the datasets of a config that read files, also inside wrappers."""
+    if isinstance(cfg, (list, tuple)):
+        for entry in cfg:
+            yield from nested(entry)
+    elif isinstance(cfg, Mapping):
+        inner = [cfg[key] for key in ('dataset', 'datasets') if key in cfg]
+        yield from nested(inner) if inner else (cfg,)
