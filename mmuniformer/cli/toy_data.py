@@ -19,13 +19,13 @@ def _setting(name: str, default: int, text: str):
 
 @click.command('toy-data')
 @click.argument('out', type=click.Path(path_type=Path))
-@_setting('--seed', Settings.seed, 'Another seed, other scenes.')
-@_setting('--images', Settings.train_images, 'Training images.')
-@_setting('--val-images', Settings.val_images, 'Held-out images.')
+@_setting('--seed', Settings.seed, 'Seed of the scenes.')
+@_setting('--images', Settings.train_images, 'Number of training images.')
+@_setting('--val-images', Settings.val_images, 'Number of held-out images.')
 @_setting('--size', Settings.size, 'Side of the images in pixels.')
 @click.option('--force', is_flag=True, help='Replace what an earlier run wrote to OUT.')
 def command(out: Path, seed: int, images: int, val_images: int, size: int, force: bool) -> None:
-    """Write toy scenes to the folder OUT, as COCO and ADE style data sets.
+    """Write toy scenes to the folder OUT, as COCO and ADE style datasets.
 
     OUT/coco is a data root for detection and pose, OUT/ade one for segmentation.
     """
@@ -40,10 +40,10 @@ def command(out: Path, seed: int, images: int, val_images: int, size: int, force
 
         data = write_toy_data(out, seed, images, val_images, size, force, on_image=show)
     number = {name: sum(counts[name] for counts in data.instances.values()) for name in CLASSES}
-    things = ', '.join(f'{name} {count}' for name, count in number.items())
+    objects = ', '.join(f'{name} {count}' for name, count in number.items())
     click.echo(
         f'{out} {"already holds" if data.reused else "now holds"} {images} scenes to train on and '
-        f'{val_images} held out ({things})\n'
+        f'{val_images} held out ({objects})\n'
         f'  detection and pose: {data.coco}\n'
         f'  segmentation: {data.ade}'
     )

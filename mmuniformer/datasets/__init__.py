@@ -1,1 +1,1 @@
-"""Toy scenes (figures, boxes, balls) and their export as COCO and ADE style data sets."""
+"""Checks on datasets before a run, and toy datasets in COCO and ADE style."""

@@ -174,8 +174,9 @@ def check_test_data(cfg: Config) -> None:
     for name in ('test_dataloader', 'test_evaluator'):
         if name not in cfg:
             raise UserError(f'--score: the config has no {name}')
-    with files.quiet(), scope_of(cfg):
-        check_dataset(cfg.test_dataloader.dataset)
+    if cfg.get('check_data', True):
+        with files.quiet(), scope_of(cfg):
+            check_dataset(cfg.test_dataloader.dataset)
 
 
 def metadata_of(cfg: Config, model: nn.Module, size: tuple[int, int]) -> dict[str, Any]:

@@ -42,14 +42,14 @@ def data(tmp_path_factory) -> toy.ToyData:
 
 @pytest.fixture(scope='module')
 def people(data) -> list[dict]:
-    """Annotations of the training people, with their picture (RGB) and label map."""
+    """Annotations of the training people, with their image (RGB) and label map."""
     content = json.loads((data.coco / 'annotations/person_keypoints_train2017.json').read_text())
     names = {image['id']: image['file_name'] for image in content['images']}
     for person in content['annotations']:
         name = names[person['image_id']]
-        picture = cv2.imread(str(data.coco / 'train2017' / name))
+        image = cv2.imread(str(data.coco / 'train2017' / name))
         labels = data.ade / 'annotations/training' / Path(name).with_suffix('.png')
-        person['picture'] = picture[..., ::-1].astype(int)
+        person['image'] = image[..., ::-1].astype(int)
         person['labels'] = cv2.imread(str(labels), cv2.IMREAD_UNCHANGED)
         joints = np.reshape(person['keypoints'], (17, 3))
         person['joints'] = dict(zip(KEYPOINTS, joints, strict=True))
@@ -81,8 +81,8 @@ class TestBytes:
     def test_an_image_does_not_depend_on_their_number(self, tmp_path):
         few = toy.write_toy_data(tmp_path / 'a', **SMALL)
         more = toy.write_toy_data(tmp_path / 'b', **{**SMALL, 'train_images': 5, 'val_images': 4})
-        pictures = {k: v for k, v in hashes(few.out).items() if not k.endswith('.json')}
-        assert pictures.items() <= hashes(more.out).items()
+        images = {k: v for k, v in hashes(few.out).items() if not k.endswith('.json')}
+        assert images.items() <= hashes(more.out).items()
 
     def test_no_picture_is_in_both_splits_or_twice(self, data):
         files = [*data.coco.glob('*2017/*.jpg')]
@@ -175,20 +175,20 @@ class TestKeypoints:
             labeled = [joint for joint in person['joints'].values() if joint[2] > 0]
             assert person['num_keypoints'] == len(labeled) > 4
 
-    def test_the_sides_can_be_told_apart_by_colour(self, people):
+    def test_the_sides_can_be_told_apart_by_color(self, people):
         warmth = {'left': [], 'right': []}
         for person in people:
             for name, joint in person['joints'].items():
                 side, _, part = name.rpartition('_')
                 if part in ('wrist', 'elbow', 'knee') and joint[2] == 2:
-                    red, _, blue = person['picture'][pixel(joint)]
+                    red, _, blue = person['image'][pixel(joint)]
                     warmth[side].append(red > blue)
         assert len(warmth['left']) > 80
         assert np.mean(warmth['left']) > 0.98
         assert np.mean(warmth['right']) < 0.02
 
     def test_the_left_is_the_figures_own(self, people):
-        # Nine in ten figures face the viewer: their left is at the picture's right.
+        # Nine in ten figures face the viewer: their left is at the image's right.
         facing = [p for p in people if p['joints']['nose'][2] == 2]
         across = [
             p['joints']['left_shoulder'][0] - p['joints']['right_shoulder'][0]
@@ -238,8 +238,8 @@ class TestScenes:
         ball, box = sample_ball(rng, 24), sample_box(rng, 40)
         ball.at, box.at = np.array([60.0, 60.0]), np.array([64.0, 62.0])
         made = []
-        for things in ([ball, box], [box]):
-            monkeypatch.setattr(scenes, '_sample_things', lambda *_, things=things: things)
+        for items in ([ball, box], [box]):
+            monkeypatch.setattr(scenes, '_sample_items', lambda *_, items=items: items)
             made.append(scenes.sample_scene(np.random.default_rng(1)))
         assert [i.label for i in made[0].instances] == ['box']
         assert np.array_equal(made[0].image, made[1].image)
@@ -372,7 +372,7 @@ def test_the_command_line_ends_with_status_1_and_one_message(tmp_path):
     assert f'Error: {tmp_path} is not empty' in result.output
 
 
-def test_classes_and_colours_match():
+def test_classes_and_colors_match():
     assert toy.CLASSES == ('person', 'box', 'ball')
     assert toy.SEG_CLASSES == ('background', 'person', 'box', 'ball')
     assert len(set(toy.SEG_PALETTE)) == len(toy.SEG_CLASSES)

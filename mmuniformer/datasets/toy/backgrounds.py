@@ -19,7 +19,7 @@ def value_noise(rng: np.random.Generator, size: int, cells: int, octaves: int = 
 
 
 def _palette(rng) -> tuple[np.ndarray, np.ndarray]:
-    """Two quiet colours that differ enough for the texture to show."""
+    """Two quiet colors that differ enough for the texture to show."""
     hue, value = rng.uniform(0, 360), rng.uniform(0.35, 0.92)
     other = value + rng.choice([-1, 1]) * rng.uniform(0.08, 0.25)
     return (
@@ -87,8 +87,8 @@ def _room(rng, x, y) -> np.ndarray:
 def sample_background(rng: np.random.Generator, size: int) -> np.ndarray:
     """Draw a background of (size, size, 3), RGB in [0, 1]."""
     y, x = (np.mgrid[:size, :size].astype(np.float32) + 0.5) / size
-    picture = _room(rng, x, y) if rng.random() < 0.6 else _texture(rng, x, y)
+    image = _room(rng, x, y) if rng.random() < 0.6 else _texture(rng, x, y)
     cloud = value_noise(rng, size, 3, 2) - 0.5
-    picture = picture * (1 + 0.22 * cloud)[..., None]
+    image = image * (1 + 0.22 * cloud)[..., None]
     grain = rng.normal(0, rng.uniform(0.003, 0.02), (size, size, 1))
-    return np.clip(picture + grain, 0, 1).astype(np.float32)
+    return np.clip(image + grain, 0, 1).astype(np.float32)

@@ -18,8 +18,8 @@ MIN_HOLE = 3
 def mask_to_polygons(mask: np.ndarray) -> list[list[float]]:
     """Outline a (H, W) bool mask as COCO polygons, [x0, y0, x1, y1, ...] each.
 
-    Every separate piece gives a polygon; a mask with holes is cut through them, as COCO's polygons
-    can't have any. Holes of less than three pixels are filled.
+    Every separate region gives a polygon; a mask with holes is cut through them, as COCO's polygons
+    cannot have any. Holes of less than three pixels are filled.
     """
     canvas = np.pad(mask.astype(np.uint8), 1)
     holes, labels, stats, centres = cv2.connectedComponentsWithStats(1 - canvas, connectivity=4)
@@ -71,7 +71,7 @@ def annotation(instance: Instance, *, number: int, image_id: int, category_id: i
 
 
 def person_category(number: int) -> dict:
-    """The category of a key point file, with the joints' names and their links."""
+    """The category of a keypoint file, with the joints' names and their links."""
     places = {name: index for index, name in enumerate(KEYPOINTS, 1)}
     return {
         'id': number,

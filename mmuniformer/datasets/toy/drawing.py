@@ -14,7 +14,7 @@ import numpy as np
 
 
 def hsv(hue: float, saturation: float, value: float) -> np.ndarray:
-    """RGB of a colour given in HSV; hue in degrees, the rest and the result in [0, 1]."""
+    """RGB of a color given in HSV; hue in degrees, the rest and the result in [0, 1]."""
     return np.array(colorsys.hsv_to_rgb(hue / 360 % 1, saturation, value), np.float32)
 
 
@@ -25,7 +25,7 @@ def smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
 
 
 def blend(base: np.ndarray, over: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Mix two colours, (3,) or (H, W, 3), with a weight of (H, W)."""
+    """Mix two colors, (3,) or (H, W, 3), with a weight of (H, W)."""
     return base + (over - base) * weight[..., None]
 
 
@@ -82,7 +82,7 @@ def polygon(win: Window, points, corner: float) -> np.ndarray:
 
 
 class Canvas:
-    """A picture being painted from far to near.
+    """An image being painted from far to near.
 
     ``owner`` holds the number of the instance in front at each pixel (0: background), ``part`` the
     number of that instance's part. ``light`` points from the scene to the light; z is towards the
@@ -114,11 +114,11 @@ class Canvas:
         return Window(rows, cols, x, y)
 
     def paint(
-        self, win: Window, distance, colour, *, bevel: float, owner: int, part: int = 0, gloss=0.0
+        self, win: Window, distance, color, *, bevel: float, owner: int, part: int = 0, gloss=0.0
     ) -> np.ndarray:
         """Paint a shape and return the mask of the window's pixels it takes over.
 
-        ``colour`` is (3,) or (h, w, 3); ``bevel`` is the width in pixels over which the relief
+        ``color`` is (3,) or (h, w, 3); ``bevel`` is the width in pixels over which the relief
         falls off to the edge.
         """
         slope = np.clip(1 + distance / bevel, 0, 1)
@@ -127,7 +127,7 @@ class Canvas:
         lx, ly, lz = self.light
         lit = np.maximum(slope * (grad_x * lx + grad_y * ly) + facing * lz, 0)
         shine = gloss * np.clip(2 * lit * facing - lz, 0, 1) ** 12
-        tone = np.clip(colour * (0.42 + 0.72 * lit)[..., None] + shine[..., None], 0, 1)
+        tone = np.clip(color * (0.42 + 0.72 * lit)[..., None] + shine[..., None], 0, 1)
         cover = np.clip(0.5 - distance, 0, 1)
         here = (win.rows, win.cols)
         self.rgb[here] = blend(self.rgb[here], tone, cover)
@@ -137,7 +137,7 @@ class Canvas:
         return taken
 
     def shadow(self, centre, half_axes, strength: float) -> None:
-        """Darken a soft ellipse, as where a thing touches the ground."""
+        """Darken a soft ellipse, as where an object touches the ground."""
         win = self.window(centre, 2 * max(half_axes))
         if win is None:
             return

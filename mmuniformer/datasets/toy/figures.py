@@ -1,7 +1,7 @@
 """A person: a posed skeleton with volume, clothes and a head, painted part by part.
 
 The left limbs are warm (orange) and the right limbs cool (blue) on every figure, so that the sides
-can be told apart from the picture alone, also from behind.
+can be told apart from the image alone, also from behind.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ HAIR = ((28, 0.65, 0.20), (20, 0.55, 0.32), (44, 0.50, 0.78), (14, 0.70, 0.45), 
 
 @dataclass
 class Clothes:
-    """Colours of one figure, RGB in [0, 1]."""
+    """Colors of one figure, RGB in [0, 1]."""
 
     skin: np.ndarray
     hair: np.ndarray
@@ -67,7 +67,7 @@ class Clothes:
 
 
 def sample_clothes(rng: np.random.Generator) -> Clothes:
-    """Draw a figure's colours; only the hues of the limbs are bound."""
+    """Draw a figure's colors; only the hues of the limbs are bound."""
     hue = rng.uniform(0, 360)
     shirt = hsv(hue, rng.uniform(0.15, 0.7), rng.uniform(0.45, 0.95))
     trim = hsv(hue + rng.uniform(-40, 40), rng.uniform(0.1, 0.6), rng.uniform(0.3, 0.95))
@@ -96,7 +96,7 @@ class Figure:
     label = 'person'
 
     def place(self, name: str) -> np.ndarray:
-        """Where a joint is in the picture."""
+        """Where a joint is in the image."""
         return self.at + self.height * self.skeleton.joints[name][:2]
 
     def extent(self) -> np.ndarray:
@@ -133,9 +133,9 @@ class Figure:
             step(canvas, owner, mine, *args)
         return mine
 
-    def _shape(self, canvas, owner, mine, win, distance, colour, part, bevel, gloss=0.0):
+    def _shape(self, canvas, owner, mine, win, distance, color, part, bevel, gloss=0.0):
         taken = canvas.paint(
-            win, distance, colour, bevel=bevel, owner=owner, part=PARTS.index(part), gloss=gloss
+            win, distance, color, bevel=bevel, owner=owner, part=PARTS.index(part), gloss=gloss
         )
         mine[win.rows, win.cols] |= taken
 
@@ -143,12 +143,12 @@ class Figure:
         start, end, radius_p, radius_q, _ = BONES[bone]
         p, q = self.place(f'{side}_{start}'), self.place(f'{side}_{end}')
         radius_p, radius_q = radius_p * self.height, radius_q * self.height
-        colour = self.clothes.sides[side]
+        color = self.clothes.sides[side]
         if bone == 'shin':
             self._shoe(canvas, owner, mine, side, q, radius_q)
         win = canvas.window([p, q], max(radius_p, radius_q))
         if win is not None:
-            tone = colour * (0.86 if bone in ('upper_arm', 'thigh') else 1.0)
+            tone = color * (0.86 if bone in ('upper_arm', 'thigh') else 1.0)
             distance = capsule(win, p, q, radius_p, radius_q)
             self._shape(canvas, owner, mine, win, distance, tone, f'{side}_{bone}', radius_p)
 
@@ -157,8 +157,8 @@ class Figure:
         win = canvas.window([ankle, toe], radius)
         if win is not None:
             distance = capsule(win, ankle, toe, radius, 0.85 * radius)
-            colour = self.clothes.sides[side] * 0.5
-            self._shape(canvas, owner, mine, win, distance, colour, f'{side}_shin', radius)
+            color = self.clothes.sides[side] * 0.5
+            self._shape(canvas, owner, mine, win, distance, color, f'{side}_shin', radius)
 
     def _torso(self, canvas, owner, mine):
         names = ('left_shoulder', 'right_shoulder', 'right_hip', 'left_hip')
@@ -170,15 +170,15 @@ class Figure:
         if win is None:
             return
         distance = polygon(win, middle + 0.82 * (corners - middle), corner)
-        colour = np.broadcast_to(self.clothes.shirt, (*distance.shape, 3))
+        color = np.broadcast_to(self.clothes.shirt, (*distance.shape, 3))
         spine = self.place('pelvis') - self.place('neck')
         _, along = local_axes(win, self.place('neck'), np.arctan2(spine[1], spine[0]) - np.pi / 2)
         along = along / self.height
         if self.clothes.striped:
-            colour = blend(colour, self.clothes.trim, smoothstep(-0.3, 0.3, np.sin(along * 75)))
+            color = blend(color, self.clothes.trim, smoothstep(-0.3, 0.3, np.sin(along * 75)))
         else:
-            colour = blend(colour, self.clothes.trim, smoothstep(0.24, 0.26, along))
-        self._shape(canvas, owner, mine, win, distance, colour, 'torso', 2.0 * corner)
+            color = blend(color, self.clothes.trim, smoothstep(0.24, 0.26, along))
+        self._shape(canvas, owner, mine, win, distance, color, 'torso', 2.0 * corner)
 
     def _neck(self, canvas, owner, mine):
         p, q, radius = self.place('neck'), self.place('head'), 0.045 * self.height
@@ -194,8 +194,8 @@ class Figure:
         win = canvas.window(centre, radius)
         if win is not None:
             distance = ellipse(win, centre, (radius, radius))
-            colour = self.clothes.skin * 0.9
-            self._shape(canvas, owner, mine, win, distance, colour, f'{side}_ear', radius)
+            color = self.clothes.skin * 0.9
+            self._shape(canvas, owner, mine, win, distance, color, f'{side}_ear', radius)
 
     def _head(self, canvas, owner, mine):
         centre, radius = self.place('head'), HEAD_RADIUS * self.height
@@ -206,7 +206,7 @@ class Figure:
         flat = np.stack([win.x - centre[0], win.y - centre[1]], -1) / radius
         depth = np.sqrt(np.maximum(1 - (flat**2).sum(-1), 0))
         sphere = np.concatenate([flat, depth[..., None]], -1) @ self.skeleton.head_turn
-        colour = np.broadcast_to(self.clothes.skin, sphere.shape)
+        color = np.broadcast_to(self.clothes.skin, sphere.shape)
         soft = 1.2 / radius  # about one pixel, in head radii
         for name, size, tone in (
             ('left_eye', 0.26, np.ones(3)),
@@ -216,10 +216,10 @@ class Figure:
             ('nose', 0.15, self.clothes.skin * 0.6),
         ):
             away = np.linalg.norm(sphere - np.array(FACE[name]), axis=-1)
-            colour = blend(colour, tone, 1 - smoothstep(size - soft / 2, size + soft / 2, away))
+            color = blend(color, tone, 1 - smoothstep(size - soft / 2, size + soft / 2, away))
         crown = -sphere[..., 1] - 0.8 * sphere[..., 2]
-        colour = blend(colour, self.clothes.hair, smoothstep(-0.05 - soft, -0.05 + soft, crown))
-        self._shape(canvas, owner, mine, win, distance, colour, 'head', 1.4 * radius)
+        color = blend(color, self.clothes.hair, smoothstep(-0.05 - soft, -0.05 + soft, crown))
+        self._shape(canvas, owner, mine, win, distance, color, 'head', 1.4 * radius)
 
     def keypoints(self, canvas: Canvas, owner: int) -> np.ndarray:
         """The COCO keypoints, (17, 3): x, y in pixels and visibility; painted scenes only.

@@ -1,8 +1,8 @@
-"""The toy data set as a folder: its layout, its settings, and what an earlier run left in it.
+"""The toy dataset as a folder: its layout, its settings, and what an earlier run left in it.
 
-``coco`` holds what COCO 2017 holds (instances and person key points over the same pictures),
-``ade`` what ADE20K holds (the pictures again and one label PNG each), ``toy.json`` the settings, by
-which a later run recognises the set.
+``coco`` holds what COCO 2017 holds (instances and person keypoints over the same images),
+``ade`` what ADE20K holds (the images again and one label PNG each), ``toy.json`` the settings, by
+which a later run recognizes the set.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SPLITS = {'train': ('train2017', 'training'), 'val': ('val2017', 'validation')}
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the bytes of a toy data set depend on."""
+    """What the bytes of a toy dataset depend on."""
 
     seed: int = 0
     train_images: int = 400
@@ -35,7 +35,7 @@ class Settings:
     version: int = VERSION
 
     def check(self) -> None:
-        """Raise UserError on a value that makes no data set."""
+        """Raise UserError on a value that makes no dataset."""
         if self.seed < 0:
             raise UserError(f'--seed is {self.seed}: give a whole number from 0 up')
         for option, value in (('--images', self.train_images), ('--val-images', self.val_images)):
@@ -86,7 +86,7 @@ def annotation_file(split: str, task: str) -> Path:
 
 
 def image_files(split: str, index: int) -> tuple[Path, Path, Path]:
-    """The COCO picture, the same picture for ADE, the label PNG."""
+    """The COCO image, the same image for ADE, the label PNG."""
     coco, ade = SPLITS[split]
     stem = f'{image_id_of(split, index):012d}'
     return (
@@ -97,7 +97,7 @@ def image_files(split: str, index: int) -> tuple[Path, Path, Path]:
 
 
 def image_id_of(split: str, index: int) -> int:
-    """Ids alternate between the splits, so that no id stands for two pictures."""
+    """Ids alternate between the splits, so that no id stands for two images."""
     return 2 * index + 1 + list(SPLITS).index(split)
 
 

@@ -1,4 +1,4 @@
-"""The things that are not people: boxes and balls."""
+"""The objects that are not people: boxes and balls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Box:
 
     half_sides: np.ndarray
     angle: float
-    colour: np.ndarray
+    color: np.ndarray
     band: np.ndarray
     band_width: float
     crossed: bool
@@ -53,11 +53,11 @@ class Box:
             bands = np.maximum(
                 bands, 1 - smoothstep(self.band_width - 0.06, self.band_width + 0.06, across)
             )
-        colour = blend(np.broadcast_to(self.colour, (*u.shape, 3)), self.band, bands)
+        color = blend(np.broadcast_to(self.color, (*u.shape, 3)), self.band, bands)
         # Darker towards the lower edge, as a side that turns away from the light.
         fall = 1 - 0.28 * smoothstep(-1, 1, v / self.half_sides[1])
         taken = canvas.paint(
-            win, distance, colour * fall[..., None], bevel=0.28 * side, owner=owner, gloss=0.1
+            win, distance, color * fall[..., None], bevel=0.28 * side, owner=owner, gloss=0.1
         )
         mine[win.rows, win.cols] = taken
         return mine
@@ -65,11 +65,11 @@ class Box:
 
 @dataclass
 class Ball:
-    """A shaded disc or ellipse, plain or in two colours; sizes in pixels, angle in radians."""
+    """A shaded disc or ellipse, plain or in two colors; sizes in pixels, angle in radians."""
 
     half_axes: np.ndarray
     angle: float
-    colour: np.ndarray
+    color: np.ndarray
     second: np.ndarray
     segments: int
     at: np.ndarray
@@ -92,13 +92,13 @@ class Ball:
         distance = ellipse(win, self.at, self.half_axes, self.angle)
         u, v = local_axes(win, self.at, self.angle)
         u, v = u / self.half_axes[0], v / self.half_axes[1]
-        colour = np.broadcast_to(self.colour, (*u.shape, 3))
+        color = np.broadcast_to(self.color, (*u.shape, 3))
         if self.segments:
             # Panels around a pole that leans towards the viewer.
             turn = np.arctan2(v + 0.45, u - 0.25) * self.segments
             edge = 0.25 + 0.1 * self.segments / np.maximum(radius / 10, 1)
-            colour = blend(colour, self.second, smoothstep(-edge, edge, np.sin(turn)))
-        taken = canvas.paint(win, distance, colour, bevel=radius, owner=owner, gloss=0.8)
+            color = blend(color, self.second, smoothstep(-edge, edge, np.sin(turn)))
+        taken = canvas.paint(win, distance, color, bevel=radius, owner=owner, gloss=0.8)
         mine[win.rows, win.cols] = taken
         return mine
 
@@ -112,7 +112,7 @@ def sample_box(rng: np.random.Generator, side: float) -> Box:
     return Box(
         half_sides=np.array([side * stretch, side / stretch]) / 2,
         angle=rng.normal(0, 0.08) if upright else rng.uniform(-np.pi / 4, np.pi / 4),
-        colour=hsv(hue, rng.uniform(0.45, 0.85), value),
+        color=hsv(hue, rng.uniform(0.45, 0.85), value),
         band=hsv(hue + rng.uniform(-30, 30), rng.uniform(0.05, 0.35), min(paler * value, 1)),
         band_width=rng.uniform(0.14, 0.3),
         crossed=bool(rng.random() < 0.5),
@@ -127,7 +127,7 @@ def sample_ball(rng: np.random.Generator, side: float) -> Ball:
     return Ball(
         half_axes=np.array([side / stretch, side * stretch]) / 2,
         angle=rng.uniform(-np.pi / 2, np.pi / 2),
-        colour=hsv(hue, rng.uniform(0.5, 0.95), rng.uniform(0.65, 1.0)),
+        color=hsv(hue, rng.uniform(0.5, 0.95), rng.uniform(0.65, 1.0)),
         second=hsv(hue + rng.uniform(60, 300), rng.uniform(0.0, 0.6), rng.uniform(0.8, 1.0)),
         segments=int(rng.choice([0, 2, 3])),
         at=np.zeros(2),

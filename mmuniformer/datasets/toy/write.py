@@ -1,4 +1,4 @@
-"""The toy data set: deterministic scenes in three stock formats, and the command that writes them.
+"""The toy dataset: deterministic scenes in three stock formats, and the command that writes them.
 
 ``toy_folder.py`` has the layout of the folder.
 """
@@ -39,8 +39,8 @@ def toy_scene(split: str, index: int, seed: int = 0, size: int = BASE_SIZE) -> S
     return sample_scene(np.random.default_rng(stream), size)
 
 
-def _encoded(suffix: str, picture: np.ndarray, *options: int) -> bytes:
-    done, data = cv2.imencode(suffix, picture, options)
+def _encoded(suffix: str, image: np.ndarray, *options: int) -> bytes:
+    done, data = cv2.imencode(suffix, image, options)
     if not done:
         raise UserError(f'OpenCV {cv2.__version__} cannot encode {suffix} files: reinstall it')
     return data.tobytes()
@@ -61,9 +61,9 @@ def _write_split(
     images, instances, people = [], [], []
     for index in range(settings.images(split)):
         scene = toy_scene(split, index, settings.seed, settings.size)
-        picture = _encoded('.jpg', scene.image[..., ::-1], cv2.IMWRITE_JPEG_QUALITY, 95)
+        image = _encoded('.jpg', scene.image[..., ::-1], cv2.IMWRITE_JPEG_QUALITY, 95)
         files = image_files(split, index)
-        contents = (picture, picture, _encoded('.png', label_map(scene)))
+        contents = (image, image, _encoded('.png', label_map(scene)))
         for file, content in zip(files, contents, strict=True):
             (out / file).write_bytes(content)
 
@@ -117,14 +117,14 @@ def write_toy_data(
     force: bool = False,
     on_image: Callable[[int, int], None] | None = None,
 ) -> ToyData:
-    """Write the toy data set to the folder ``out``, or find it there.
+    """Write the toy dataset to the folder ``out``, or find it there.
 
     The same arguments give the same bytes. Image i depends on the seed, the split, i and the size,
     not on the number of images. A complete set of the same settings is left as it is; ``force``
     replaces the files of an earlier run, and no others. ``on_image`` hears the number of images
     done and of all.
 
-    Raises UserError where ``out`` holds something else or can't be written, or a value is too
+    Raises UserError where ``out`` holds something else or cannot be written, or a value is too
     small. ``size`` is the side of the images in pixels.
     """
     out = Path(out)
