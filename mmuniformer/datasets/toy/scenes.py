@@ -1,4 +1,4 @@
-"""Compose a scene: a few people and objects, partly in front of each other, and what can be seen."""
+"""Compose a scene: a few people and objects, some partly hidden, and what can be seen."""
 
 from __future__ import annotations
 
