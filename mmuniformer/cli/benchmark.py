@@ -104,20 +104,21 @@ def config_of(task: str, network: str, cfg_options: dict[str, Any]) -> Config:
     """
     for key in {f'model.backbone.{name}' for name in SWITCHES} & cfg_options.keys():
         raise UserError(f'--cfg-options {key}: profiles set it, choose by --profiles')
-    if task != 'backbone':
-        cfg = load_config(network, cfg_options)
-        if framework_of(cfg) != TASKS[task].scope:
-            raise UserError(f'{network} is not a config of a {TASKS[task].model}')
-    elif network in ARCHS:
+    if task == 'backbone' and network in ARCHS:
         kind = 'UniFormerLight' if network.startswith(LIGHT) else 'UniFormer'
         settings = {'type': f'mmuniformer.{kind}', 'arch': network.removeprefix(LIGHT)}
         cfg = Config({'model': {'backbone': settings}})
         cfg.merge_from_dict(cfg_options)
-    else:
-        try:
-            cfg = load_config(network, cfg_options)
-        except UserError as error:
-            raise UserError(f'{error}; archs are {", ".join(ARCHS)}') from error
+        return cfg
+    try:
+        cfg = load_config(network, cfg_options)
+    except UserError as error:
+        hint = f'; archs are {", ".join(ARCHS)}' if task == 'backbone' else ''
+        raise UserError(f'{error}{hint}') from error
+    if task != 'backbone' and framework_of(cfg) != TASKS[task].scope:
+        raise UserError(f'{network} is not a config of a {TASKS[task].model}')
+    if 'backbone' not in cfg.get('model', {}):
+        raise UserError(f'{network}: the config has no model.backbone')
     return cfg
 
 

@@ -180,6 +180,12 @@ def test_a_failing_compilation_is_reported_by_its_own_reason(tmp_path, monkeypat
     assert 'C++' not in str(result.exception)
 
 
+def test_a_config_without_a_backbone_is_named(tmp_path):
+    (tmp_path / 'empty.py').write_text('a = 1')
+    result = benchmark('backbone', tmp_path / 'empty.py', '--shape', 64, 64)
+    assert 'the config has no model.backbone' in str(result.exception)
+
+
 def test_other_failures_keep_their_own_type():
     with pytest.raises(RuntimeError, match='^other$'), compile_errors():
         raise RuntimeError('other')
