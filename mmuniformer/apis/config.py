@@ -113,18 +113,23 @@ def framework_of(cfg: Config) -> str | None:
 
 
 def test_data(cfg: Config) -> Mapping[str, Any]:
-    """Return the config of the test data set, of a wrapped one the first inside.
+    """Return the config of the test dataset; see ``split_data``."""
+    return split_data(cfg, 'test')
+
+
+def split_data(cfg: Config, split: str) -> Mapping[str, Any]:
+    """Return the config of the dataset of a split, of a wrapped one the first inside.
 
     Raises:
         UserError: The config has none.
     """
-    data = cfg.get('test_dataloader', {}).get('dataset')
+    data = cfg.get(f'{split}_dataloader', {}).get('dataset')
     while data is not None and 'pipeline' not in data:
         inner = data.get('dataset', data.get('datasets'))
         data = inner[0] if isinstance(inner, (list, tuple)) else inner
     if data is None:
         raise UserError(
-            'the config has no test_dataloader.dataset.pipeline, which says how images are '
+            f'the config has no {split}_dataloader.dataset.pipeline, which says how images are '
             'prepared: add one'
         )
     return data

@@ -155,15 +155,15 @@ def appearing(file: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hide the output, logs and warnings of exporters and frameworks."""
-    loggers = (logging.getLogger('torch.onnx'), MMLogger.get_current_instance())
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    """Hide what exporters and frameworks print, log below a warning, and warn of."""
+    onnx, framework = logging.getLogger('torch.onnx'), MMLogger.get_current_instance()
+    levels = onnx.level, framework.level
+    onnx.setLevel(logging.ERROR)
+    framework.setLevel(logging.WARNING)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter('ignore')
         try:
             yield
         finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+            onnx.setLevel(levels[0])
+            framework.setLevel(levels[1])

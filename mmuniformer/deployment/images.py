@@ -15,13 +15,12 @@ from mmengine.registry import DATASETS
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from mmuniformer.apis.config import scope_of, test_data
+from mmuniformer.apis.config import scope_of, split_data, test_data
 from mmuniformer.apis.inference.decode import IMAGES, read_image
 from mmuniformer.apis.inference.network import array_pipeline, config_meta
 from mmuniformer.apis.inference.sources import listing
 from mmuniformer.datasets.checks.annotations import check_dataset
 from mmuniformer.deployment.files import quiet
-from mmuniformer.errors import UserError
 
 
 def images_from(source: str | Path, cfg: Config, model: nn.Module, count: int) -> Iterator[Tensor]:
@@ -46,10 +45,7 @@ def images_from(source: str | Path, cfg: Config, model: nn.Module, count: int) -
 
 def dataset_of(cfg: Config, split: str) -> Dataset:
     """Build the data of a split with the test pipeline."""
-    dataset = copy.deepcopy(cfg.get(f'{split}_dataloader', {}).get('dataset', {}))
-    if 'pipeline' not in dataset:
-        raise UserError(f'the config has no {split}_dataloader.dataset with a pipeline')
-    dataset.pipeline = test_data(cfg)['pipeline']
+    dataset = {**copy.deepcopy(split_data(cfg, split)), 'pipeline': test_data(cfg)['pipeline']}
     if cfg.get('check_data', True):
         check_dataset(dataset)
     return DATASETS.build(dataset)

@@ -77,13 +77,13 @@ def differences(run, model, shapes=UNLIKE_IT):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('layout', [*LAYOUTS, 'light'])
-def test_onnx_agrees_at_sizes_and_batches_unlike_the_example(onnx, tmp_path, layout):
+def test_onnx_equals_pytorch_at_sizes_and_batches_unlike_the_example(onnx, tmp_path, layout):
     model = make_backbone(layout)
     assert max(differences(export(model, tmp_path / 'file.onnx'), model)) < 2e-5
 
 
 @pytest.mark.slow
-def test_folded_file_agrees_with_the_model_as_it_was(onnx, tmp_path):
+def test_folded_file_equals_the_unfolded_model(onnx, tmp_path):
     model = make_backbone('window', layer_scale_init_value=0.5, conv_stem=True)
     run = export(model, tmp_path / 'file.onnx')
     assert max(differences(run, model)) < 5e-5
@@ -110,7 +110,7 @@ def test_a_perturbed_weight_fails_the_check_and_the_file_speaks_for_itself(onnx,
 
 @pytest.mark.slow
 @pytest.mark.parametrize('layout', ['hybrid', 'light'])
-def test_torch_export_agrees_at_sizes_and_batches_unlike_the_example(tmp_path, layout):
+def test_torch_export_equals_pytorch_at_sizes_and_batches_unlike_the_example(tmp_path, layout):
     model = make_backbone(layout)
     assert max(differences(export(model, tmp_path / 'file.pt2'), model)) < 2e-5
 

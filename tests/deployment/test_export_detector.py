@@ -51,7 +51,7 @@ def test_detections_are_those_of_MMDetection(model, image):
     assert labels[count:].tolist() == [-1] * (len(scores) - count)
 
 
-def test_model_agrees_with_itself_and_not_with_a_perturbed_one(model, image):
+def test_model_equals_itself_and_differs_from_a_perturbed_one(model, image):
     network = detector.Detections(model, SHAPE).eval()
 
     def expected(image):
@@ -143,5 +143,17 @@ def test_images_are_padded_to_the_one_size(toy_root, model):
     assert found[0][:, :, 128:].abs().max() == 0
     assert found[0][:, :, :128, :128].std() > 0.5
     assert list(images.padded_images(cfg, model, (96, 192), 3)) == []
-    with pytest.raises(UserError, match='no train_dataloader.dataset with a pipeline'):
+    with pytest.raises(UserError, match='no train_dataloader.dataset.pipeline'):
         next(images.images_from('train', Config({}), model, 1))
+
+
+def test_wrapped_training_data_calibrate_too(toy_root, model):
+    images = pytest.importorskip('mmuniformer.deployment.images')
+    cfg = load_config(TOY, {'train_dataloader.dataset.data_root': f'{toy_root}/coco/'})
+    plain = list(images.images_from('train', cfg, model, 2))
+    cfg.train_dataloader.dataset = {
+        'type': 'RepeatDataset', 'times': 2, 'dataset': cfg.train_dataloader.dataset
+    }  # fmt: skip
+    wrapped = list(images.images_from('train', cfg, model, 2))
+    assert len(plain) == len(wrapped) == 2
+    assert all(torch.equal(*pair) for pair in zip(plain, wrapped, strict=True))

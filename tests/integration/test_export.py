@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from config_helpers import LOADERS
 from new_style import SEGMENTOR
 from PIL import Image
-from seg_helpers import LOADERS
 
 from mmuniformer.apis.config import load_config, scope_of
 from mmuniformer.apis.models import build_model
@@ -136,15 +136,15 @@ def test_example_labels_an_image_without_mmuniformer(toy_root, tmp_path, run_pyt
     checkpoint = write_checkpoint(SEGMENTORS[0], tmp_path / 'weights.pth')
     file = tmp_path / 'net.onnx'
     export(SEGMENTORS[0], checkpoint, file)
-    picture = next((toy_root / 'coco' / 'val2017').glob('*.jpg'))
+    photo = next((toy_root / 'coco' / 'val2017').glob('*.jpg'))
     labels = tmp_path / 'labels.png'
-    done = run_python(repository / 'docs' / 'onnx_example.py', file, picture, labels)
+    done = run_python(repository / 'docs' / 'onnx_example.py', file, photo, labels)
     assert done.returncode == 0, done.stderr
 
     cfg = load_config(SEGMENTORS[0])
     with scope_of(cfg):
         model = build_model(cfg, checkpoint)
-    image = torch.from_numpy(np.array(Image.open(picture))).permute(2, 0, 1)[None].float()
+    image = torch.from_numpy(np.array(Image.open(photo))).permute(2, 0, 1)[None].float()
     image = (image - model.data_preprocessor.mean) / model.data_preprocessor.std
     with torch.no_grad():
         wanted = segment(model, image)[0][0].argmax(0).numpy()
