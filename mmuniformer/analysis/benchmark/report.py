@@ -196,8 +196,7 @@ def output_files(out: Path, force: bool) -> tuple[Path, Path]:
         UserError: One of them is there and ``force`` is off, or the folder cannot be made.
     """
     files = (out / 'benchmark.json', out / 'benchmark.csv')
-    for file in files:
-        refuse_existing(file, force)
+    refuse_existing(files, force)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

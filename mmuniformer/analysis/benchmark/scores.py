@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
+from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import track
@@ -19,7 +20,7 @@ METRICS = ('mIoU', 'mAcc', 'aAcc')
 
 
 def check_data(cfg: Config) -> None:
-    """Refuse test data that are missing, empty or no label maps.
+    """Refuse test data that cannot be scored, before anything is measured.
 
     Raises:
         UserError: Names the path.
@@ -27,13 +28,11 @@ def check_data(cfg: Config) -> None:
     if not cfg.get('check_data', True):
         return
     with scope_of(cfg):
-        from mmseg.registry import DATASETS
-
         try:
             check_dataset(cfg.test_dataloader.dataset)
+            check_files(DATASETS.build(cfg.test_dataloader.dataset))
         except UserError as error:
-            raise UserError(f'{error}; or measure without scores: --no-data') from error
-        check_files(DATASETS.build(cfg.test_dataloader.dataset))
+            raise UserError(f'{error} Or measure without scores: --no-data') from error
 
 
 def evaluate(
