@@ -32,7 +32,8 @@ def check_data(cfg: Config) -> None:
             check_dataset(cfg.test_dataloader.dataset)
             check_files(DATASETS.build(cfg.test_dataloader.dataset))
         except UserError as error:
-            raise UserError(f'{error} Or measure without scores: --no-data') from error
+            reason = str(error).rstrip('.')
+            raise UserError(f'{reason}; or measure without scores: --no-data') from error
 
 
 def evaluate(

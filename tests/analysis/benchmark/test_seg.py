@@ -1,60 +1,21 @@
-"""Measuring helpers, and `mmuniformer benchmark seg` from start to end."""
+"""`mmuniformer benchmark seg` from start to end."""
 
 from __future__ import annotations
 
 import csv
-import functools
 import json
-import operator
-from types import SimpleNamespace
 
 import pytest
 import torch
 from click.testing import CliRunner
 
-from mmuniformer.analysis.benchmark import measure
 from mmuniformer.analysis.layouts import Layout
 from mmuniformer.cli.benchmark import command
 from mmuniformer.errors import UserError
 
+pytestmark = pytest.mark.frameworks
+
 TOY = 'fpn_uniformer-nano_toy-128x128'
-CPU = torch.device('cpu')
-
-
-def test_calls_are_timed_in_turn_after_one_untimed_round():
-    order = []
-    calls = {name: functools.partial(order.append, name) for name in 'abc'}
-    timings = measure.interleaved(calls, 2, CPU)
-    assert order == ['a', 'b', 'c'] * 3
-    assert list(timings) == ['a', 'b', 'c']
-
-
-def test_the_untimed_round_does_not_count(monkeypatch):
-    now = iter([0, 10, 11, 20, 24, 30, 32])
-    monkeypatch.setattr(measure, 'time', SimpleNamespace(perf_counter=lambda: next(now)))
-    assert measure.interleaved({'a': int}, 3, CPU) == {'a': measure.Timing(2, 1, 4)}
-
-
-@pytest.mark.slow
-def test_peak_memory_is_that_of_the_call():
-    megabytes = 300
-    memory = measure.peak_memory_on_cpu(functools.partial, operator.mul, b'x', megabytes << 20)
-    assert memory.growth / (1 << 20) == pytest.approx(megabytes, abs=20)
-    assert memory.whole > memory.growth
-
-
-def test_the_floor_is_that_of_a_matrix_product():
-    call, work = measure.matrix_product(CPU, torch.bfloat16)
-    product = call()
-    assert product.dtype == torch.bfloat16
-    assert work == len(product) ** 3
-
-
-def test_machine_can_be_written_as_json():
-    machine = json.loads(json.dumps(measure.machine(CPU)))
-    assert machine['versions']['torch'].split('+')[0] == torch.__version__.split('+')[0]
-    assert machine['device']
-    assert machine['threads'] >= 1
 
 
 def benchmark(*arguments):
@@ -114,6 +75,22 @@ def test_missing_and_empty_data_are_named(empty, tmp_path, checkpoint):
     assert isinstance(result.exception, UserError)
     assert str(folder) in str(result.exception)
     assert '--no-data' in str(result.exception)
+
+
+def test_data_in_wrappers_are_checked_unless_the_config_says_otherwise(tmp_path):
+    pytest.importorskip('mmseg')
+    from mmuniformer.analysis.benchmark.scores import check_data
+    from mmuniformer.apis.config import load_config
+
+    cfg = load_config(TOY, {'test_dataloader.dataset.data_root': str(tmp_path / 'no')})
+    cfg.test_dataloader.dataset = {
+        'type': 'ConcatDataset',
+        'datasets': [cfg.test_dataloader.dataset],
+    }
+    with pytest.raises(UserError, match=f'{tmp_path}/no.*; or measure without scores: --no-data'):
+        check_data(cfg)
+    cfg.check_data = False
+    check_data(cfg)
 
 
 @pytest.mark.slow
