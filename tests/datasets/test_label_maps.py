@@ -7,6 +7,7 @@ import types
 import numpy as np
 import pytest
 import torch
+from mmengine.model import BaseTTAModel
 from PIL import Image
 from torch import nn
 
@@ -16,7 +17,6 @@ from mmuniformer.datasets.checks.label_maps import (
     check_label_file,
     check_labels,
     check_names,
-    find_head,
 )
 from mmuniformer.engine.hooks import MaskGuardHook
 from mmuniformer.errors import DataError
@@ -204,12 +204,19 @@ def test_each_batch_is_checked(moment):
 
 def test_batches_of_test_time_augmentation_and_of_images_alone():
     with pytest.raises(DataError, match='label 9'):
-        check_batch(segmentor(), {'data_samples': [[sample([0])], [sample([9])]]})
-    check_batch(segmentor(), {'data_samples': [Sample()]})
+        check_batch(segmentor().decode_head, {'data_samples': [[sample([0])], [sample([9])]]})
+    check_batch(segmentor().decode_head, {'data_samples': [Sample()]})
 
 
-def test_head_is_found_inside_wrappers():
-    outer = nn.Module()
-    outer.module = segmentor()
-    assert find_head(outer) is outer.module.decode_head
-    assert find_head(nn.Linear(1, 1)) is None
+def test_head_is_found_inside_wrappers_and_other_models_pass():
+    class Merging(BaseTTAModel):
+        def merge_preds(self, data_samples_list):
+            return data_samples_list
+
+    batch, model = {'data_samples': [[sample([9])]]}, segmentor()
+    model.test_step = None  # asked for
+    runner = types.SimpleNamespace(model=Merging(module=model), cfg={})
+    with pytest.raises(DataError, match='label 9'):
+        MaskGuardHook().before_test_iter(runner, 0, batch)
+    runner.model = nn.Linear(1, 1)
+    MaskGuardHook().before_test_iter(runner, 0, batch)

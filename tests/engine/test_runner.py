@@ -180,13 +180,16 @@ def unbuilt():
 
 
 @pytest.mark.parametrize('step', ['train', 'val', 'test'])
-def test_data_are_checked_before_they_are_built(tmp_path, step, monkeypatch, unbuilt):
+def test_data_are_checked_before_they_are_built(step, monkeypatch, unbuilt):
     built = []
     monkeypatch.setattr(Runner, step, lambda self: built.append(step))
-    dataset = dict(type='CocoDataset', data_root=str(tmp_path), ann_file='a.json')
-    setattr(unbuilt, f'_{step}_dataloader', dict(dataset=dataset))
-    (tmp_path / 'a.json').write_text('')
-    with pytest.raises(UserError, match='is empty'):
+
+    def refuse(cfg):
+        raise UserError(f'{cfg["ann_file"]} is empty')
+
+    monkeypatch.setattr('mmuniformer.engine.runner.check_dataset', refuse)
+    setattr(unbuilt, f'_{step}_dataloader', dict(dataset=dict(ann_file='a.json')))
+    with pytest.raises(UserError, match=r'a\.json is empty'):
         getattr(unbuilt, step)()
     assert not built
     unbuilt.cfg = {'check_data': False}

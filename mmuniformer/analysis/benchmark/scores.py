@@ -45,7 +45,7 @@ def evaluate(
     evaluator.dataset_meta = loader.dataset.metainfo
     with torch.inference_mode():
         for batch in track(loader, name, console=console, disable=console is None):
-            check_batch(model, batch)
+            check_batch(model.decode_head, batch)
             evaluator.process(model.test_step(batch), batch)
     metrics = evaluator.evaluate(len(loader.dataset))
     return {name: float(metrics[name]) for name in METRICS}

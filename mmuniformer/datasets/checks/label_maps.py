@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from mmengine.fileio import list_dir_or_file
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from mmuniformer.datasets.checks.images import FILES_CHECKED, image_size
@@ -154,22 +153,12 @@ def missing_message(file: str) -> str:
     )
 
 
-def check_batch(model: nn.Module, batch: dict[str, Any]) -> None:
-    """Refuse a batch with labels that are no class of the model (``check_labels``)."""
-    head = find_head(model)
-    for sample in flat(batch['data_samples']) if head is not None else ():
+def check_batch(head: nn.Module, batch: dict[str, Any]) -> None:
+    """Refuse a batch with labels that are no class of a decode head (``check_labels``)."""
+    for sample in flat(batch['data_samples']):
         if 'gt_sem_seg' in sample:
             file = str(sample.get('seg_map_path', 'a label map'))
             check_labels(sample.gt_sem_seg.data, head.num_classes, head.ignore_index, file)
-
-
-def find_head(model: nn.Module) -> nn.Module | None:
-    """Return the decode head, also inside wrappers for test-time augmentation or several GPUs."""
-    while is_model_wrapper(model) or not hasattr(model, 'decode_head'):
-        model = getattr(model, 'module', None)
-        if model is None:
-            return None
-    return model.decode_head
 
 
 def flat(samples: Sequence[Any]) -> list[Any]:

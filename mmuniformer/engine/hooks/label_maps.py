@@ -6,8 +6,10 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
+from torch import nn
 
-from mmuniformer.datasets.checks.label_maps import check_batch, check_files, check_names, find_head
+from mmuniformer.datasets.checks.label_maps import check_batch, check_files, check_names
+from mmuniformer.engine.checkpoint import unwrapped
 from mmuniformer.registry import HOOKS
 
 
@@ -28,7 +30,7 @@ class MaskGuardHook(Hook):
         """Check the datasets of the loops that are built."""
         if not runner.cfg.get('check_data', True):
             return
-        head = find_head(runner.model)
+        head = decode_head(runner)
         for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
             if isinstance(loop, BaseLoop):
                 if head is not None:
@@ -43,5 +45,11 @@ class MaskGuardHook(Hook):
         mode: str = 'train',
     ) -> None:
         """Check the labels of a batch; mmengine calls this in training, validation and testing."""
-        if runner.cfg.get('check_data', True):
-            check_batch(runner.model, data_batch)
+        head = decode_head(runner)
+        if head is not None and runner.cfg.get('check_data', True):
+            check_batch(head, data_batch)
+
+
+def decode_head(runner: Runner) -> nn.Module | None:
+    """Return the head of a segmentor; None for other models."""
+    return getattr(unwrapped(runner.model), 'decode_head', None)
