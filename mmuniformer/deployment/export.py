@@ -108,8 +108,11 @@ def export(
         model = build_model(cfg, checkpoint)
         metadata = metadata_of(cfg, model, size)
     target = make_target(cfg, model, options.backbone_only, size)
-    if dynamic:
-        refuse_auto(target.network)
+    if dynamic and getattr(find_backbone(model)[1], 'stage3_attn', None) == 'auto':
+        raise UserError(
+            "stage3_attn='auto' chooses the layout by the image size, which a file with dynamic "
+            'sizes cannot: add --cfg-options model.backbone.stage3_attn=hybrid, or --static 1'
+        )
     if checkpoint is None:
         console.print('no CHECKPOINT: the weights are random', style='yellow')
     detected = images_to_compare(cfg, model, size) if options.check and detects else []
@@ -196,19 +199,6 @@ def metadata_of(cfg: Config, model: nn.Module, size: tuple[int, int]) -> dict[st
         'channels': 'RGB' if preprocessor.get('bgr_to_rgb') else 'BGR',
         'names': list(names),
     }
-
-
-def refuse_auto(network: nn.Module) -> None:
-    """Refuse dynamic sizes for a layout that is chosen by the size.
-
-    Raises:
-        UserError: The backbone's layout is 'auto'.
-    """
-    if getattr(find_backbone(network)[1], 'stage3_attn', None) == 'auto':
-        raise UserError(
-            "stage3_attn='auto' chooses the layout by the image size, which a file with dynamic "
-            'sizes cannot: add --cfg-options model.backbone.stage3_attn=hybrid, or --static 1'
-        )
 
 
 def images_to_compare(cfg: Config, model: nn.Module, size: tuple[int, int]) -> list[Tensor]:
