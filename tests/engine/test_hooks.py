@@ -100,9 +100,12 @@ class TestInitCfgOfTheWholeModel:
         runner.train()
         return runner.model
 
-    def test_fitting_file_loads(self, make_runner, checkpoint):
+    @pytest.mark.parametrize('prefix', ['', 'module.'])
+    def test_fitting_file_loads(self, make_runner, tmp_path, prefix):
         source = Classifier(classes=80)
-        model = self.train(make_runner, checkpoint(source))
+        state = {f'{prefix}{key}': value for key, value in source.state_dict().items()}
+        torch.save({'state_dict': state}, tmp_path / 'weights.pth')
+        model = self.train(make_runner, tmp_path / 'weights.pth')
         weight = source.backbone.blocks3[0].attn.qkv.weight
         assert torch.equal(model.backbone.blocks3[0].attn.qkv.weight, weight)
 

@@ -11,6 +11,7 @@ from mmuniformer.engine.checkpoint import checked_state_dict, unwrapped
 from mmuniformer.errors import CheckpointError
 from mmuniformer.models.base import find_backbone
 from mmuniformer.models.weights.load import split_init_cfg
+from mmuniformer.models.weights.released import PARALLEL_PREFIX
 from mmuniformer.registry import HOOKS
 
 
@@ -45,7 +46,7 @@ class CheckpointGuardHook(Hook):
             if file.get('prefix') is None:  # with one, mmengine refuses a file that lacks it
                 raw = CheckpointLoader.load_checkpoint(source, 'cpu')
                 state = checked_state_dict(model, raw, source, fine_tune=True)
-                if not is_loadable(raw, state):
+                if state.keys().isdisjoint(visible_keys(raw)):
                     raise CheckpointError(
                         f'{source} lays out its weights in a way that model.init_cfg does not '
                         f'read: rewrite it with `mmuniformer convert {source} NEW.pth`'
@@ -62,7 +63,7 @@ class CheckpointGuardHook(Hook):
         source = runner._load_from or f'the last checkpoint of {runner.work_dir}'
         fine_tune = is_training(runner) and not runner._resume
         state = checked_state_dict(runner.model, checkpoint, str(source), fine_tune)
-        if not is_loadable(checkpoint, state):
+        if not state.keys() <= visible_keys(checkpoint):
             checkpoint['state_dict'] = state
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
@@ -77,6 +78,6 @@ def is_training(runner: Runner) -> bool:
     return isinstance(runner._train_loop, BaseLoop)
 
 
-def is_loadable(raw: dict[str, Any], state: dict[str, Any]) -> bool:
-    """Tell whether mmengine finds a file's state dict, as it should be, in the file."""
-    return state.keys() <= raw.get('state_dict', raw).keys()
+def visible_keys(raw: dict[str, Any]) -> set[str]:
+    """Return the keys of a file's state dict as mmengine sees them."""
+    return {key.removeprefix(PARALLEL_PREFIX) for key in raw.get('state_dict', raw)}
