@@ -5,7 +5,7 @@ import numpy as np
 
 
 def write_video(path, frames, corrupt=(), size=(96, 64), step=20):
-    """Write Motion JPEG whose frame i is grey of value ``step * i``; some frames are wiped."""
+    """Write Motion JPEG whose frame i is gray of value ``step * i``; some frames are wiped."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 10, size)
     assert writer.isOpened()
     for index in range(frames):

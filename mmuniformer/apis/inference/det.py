@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmuniformer.apis.inference.coco import categories_of
-from mmuniformer.apis.inference.network import Network, head_classes
+from mmuniformer.apis.inference.network import Network
 from mmuniformer.apis.inference.sources import Frame
 from mmuniformer.visualization.draw import colors, draw_instances
 
@@ -48,7 +48,7 @@ class DetTask:
         self.network = network
         self.score_thr = score_thr
         head = getattr(getattr(network.model, 'roi_head', network.model), 'bbox_head', None)
-        self.classes = network.class_names(head_classes(head))
+        self.classes = network.class_names(head)
         self.categories = categories_of(self.classes, data_set)
         self.colors = colors(network.meta.get('palette'), len(self.classes))
 
@@ -57,13 +57,13 @@ class DetTask:
         samples = self.network(
             [{'img': frame.image, 'img_id': frame.id, 'img_path': None} for frame in frames]
         )
-        return [self.instances(sample.pred_instances) for sample in samples]
-
-    def instances(self, found: Any) -> Instances:
-        """Return the instances above the threshold, as arrays."""
-        found = found[found.scores >= self.score_thr].cpu()
-        masks = found.masks.numpy().astype(bool) if 'masks' in found else None
-        return Instances(found.bboxes.numpy(), found.scores.numpy(), found.labels.numpy(), masks)
+        results = []
+        for sample in samples:
+            found = sample.pred_instances
+            found = found[found.scores >= self.score_thr].cpu().numpy()
+            masks = found.masks.astype(bool) if 'masks' in found else None
+            results.append(Instances(found.bboxes, found.scores, found.labels, masks))
+        return results
 
     def records(self, frame: Frame, result: Instances) -> list[dict[str, Any]]:
         """Return COCO results: bbox and, of a model with masks, segmentation."""

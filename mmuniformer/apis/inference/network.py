@@ -18,13 +18,6 @@ from mmuniformer.datasets.checks.types import dataset_meta
 from mmuniformer.engine.precision import keep_interfaces_in_float32
 from mmuniformer.errors import InputError, UserError
 
-LOADERS = {
-    'mmdet': 'mmdet.LoadImageFromNDArray',
-    'mmseg': 'mmseg.LoadImageFromNDArray',
-    'mmpose': 'mmpose.LoadImage',
-}
-"""Each framework's transform that takes an image from memory."""
-
 
 class Network:
     """A detector, segmentor or pose estimator, ready for images in memory.
@@ -130,12 +123,13 @@ class Network:
                 'model.backbone.stage3_attn=hybrid (or window)'
             ) from error
 
-    def class_names(self, count: int | None) -> list[str]:
-        """Return the names of the classes; ``count`` is how many the model's head has, if known.
+    def class_names(self, head: Any) -> list[str]:
+        """Return the names of the classes of a head, or of the last in a cascade of heads.
 
         Raises:
-            UserError: There are none, or another number.
+            UserError: There are none, or not as many as the head has classes.
         """
+        count = getattr(head[-1] if hasattr(head, '__len__') else head, 'num_classes', None)
         names = [str(name) for name in self.meta.get('classes') or ()]
         if names and count in (None, len(names)):
             return names
@@ -161,20 +155,14 @@ def usable_device(name: str) -> torch.device:
     return device
 
 
-def head_classes(head: Any) -> int | None:
-    """Return how many classes a head, or the last of a cascade of heads, tells apart."""
-    if hasattr(head, '__len__'):
-        head = head[-1]
-    return getattr(head, 'num_classes', None)
-
-
 def array_pipeline(cfg: Config) -> list[dict[str, Any]]:
     """Return the test pipeline without annotations, starting from an image in memory."""
-    pipeline = []
+    pipeline, scope = [], framework_of(cfg)
     for transform in test_data(cfg)['pipeline']:
         kind = type_name(transform)
         if kind.startswith('LoadImage'):
-            transform = {**transform, 'type': LOADERS[framework_of(cfg)]}
+            loader = 'LoadImage' if scope == 'mmpose' else 'LoadImageFromNDArray'
+            transform = {**transform, 'type': f'{scope}.{loader}'}
         elif kind.startswith('Load'):
             continue
         pipeline.append(dict(transform))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmuniformer.apis.inference.network import Network, head_classes
+from mmuniformer.apis.inference.network import Network
 from mmuniformer.apis.inference.sources import Frame
 from mmuniformer.visualization.draw import colors, draw_map
 
@@ -30,7 +30,7 @@ class SegTask:
 
     def __init__(self, network: Network):
         self.network = network
-        self.classes = network.class_names(head_classes(network.model.decode_head))
+        self.classes = network.class_names(network.model.decode_head)
         self.categories = [{'id': i, 'name': name} for i, name in enumerate(self.classes)]
         self.colors = colors(network.meta.get('palette'), len(self.classes))
 

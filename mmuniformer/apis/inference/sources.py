@@ -80,33 +80,32 @@ class Frames:
 
     def __iter__(self) -> Iterator[Frame]:
         for source in self.sources:
+            self.read += 1
             try:
-                yield from self.video(source) if is_video(source.path) else self.image(source)
+                if is_video(source.path):
+                    yield from self.video(source)
+                else:
+                    yield Frame(read_image(source.path), self.ids(source.path), source)
             except InputError as error:
                 self.skipped.append(str(error))
 
-    def image(self, source: Source) -> Iterator[Frame]:
-        """Yield the only frame of an image file."""
-        self.read += 1
-        yield Frame(read_image(source.path), self.ids(source.path), source)
-
     def video(self, source: Source) -> Iterator[Frame]:
         """Yield the frames of a video; those that the data set lacks are skipped together."""
-        start = self.read
-        self.read += 1
-        video = Video(source.path)
+        video, start = Video(source.path), self.read
         self.total += max(video.count, 1) - 1
         lacking = 0
-        for index, image in video.frames():
-            self.read = start + index + 1
-            try:
-                number = self.ids(source.path, index)
-            except InputError:
-                lacking += 1
-            else:
-                yield Frame(image, number, source, index, video.fps)
-        if lacking:
-            raise InputError(f'{source.path}: {lacking} frames are not in the annotation file')
+        try:
+            for index, image in video.frames():
+                self.read = start + index
+                try:
+                    number = self.ids(source.path, index)
+                except InputError:
+                    lacking += 1
+                else:
+                    yield Frame(image, number, source, index, video.fps)
+        finally:  # frames() ends in an error where frames are corrupt
+            if lacking:
+                self.skipped.append(f'{source.path}: {lacking} frames not in the annotation file')
 
 
 def expand(text: str) -> list[Path]:

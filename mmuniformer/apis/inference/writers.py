@@ -103,7 +103,7 @@ class Writer:
             if self.images and not isinstance(error, WriteError):
                 self.finish()
         finally:
-            with suppress(OSError):  # a full disk, which was told of
+            with suppress(OSError):  # a full disk was reported before
                 self.stream.close()
             self.part.unlink(missing_ok=True)
 

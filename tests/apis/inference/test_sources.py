@@ -81,11 +81,14 @@ def test_a_video_is_opened_once(tmp_path, monkeypatch):
 
 
 def test_frames_that_the_annotation_file_lacks_are_skipped_together(tmp_path):
-    clip = write_video(tmp_path / 'a.avi', 4)
+    clip = write_video(tmp_path / 'a.avi', 5, corrupt=[3])
     images = [{'id': 7 + i, 'file_name': 'a.avi', 'frame_id': i} for i in (1, 2)]
     frames = Frames([clip], {'images': images})
     assert [(f.index, f.id) for f in frames] == [(1, 8), (2, 9)]
-    assert frames.skipped == [f'{clip}: 2 frames are not in the annotation file']
+    assert frames.skipped == [
+        f'{clip}: 2 frames not in the annotation file',
+        f'{clip}: 1 of 5 frames are corrupt, from frame 3 on',
+    ]
 
 
 def test_images_of_a_video_data_set_are_found_by_file_name(tmp_path):
