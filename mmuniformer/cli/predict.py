@@ -228,6 +228,7 @@ class Run:
                 for frame, result in predict(task, self.frames, self.batch_size):
                     self.writer.add(task, frame, result)
                     bar.update(shown, completed=self.frames.read, total=self.frames.total)
+                bar.update(shown, completed=self.frames.total)  # past what was skipped last
         finally:
             if self.writer.finished:
                 counts = f'{len(self.writer.images)} images, {self.writer.records} {task.unit}'
