@@ -160,7 +160,8 @@ class StagedBackbone(BaseModule):
 
         Raises:
             TypeError: ``x`` is not a floating-point tensor.
-            InputError: ``x`` has the wrong number of axes or channels, or a side below 32.
+            ValueError: ``x`` has the wrong number of axes or channels.
+            InputError: A side is below 32.
         """
         self.check_input(x)
         if self.channels_last:
@@ -190,12 +191,12 @@ class StagedBackbone(BaseModule):
                 '(the data preprocessor of the model does)'
             )
         if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise InputError(
+            raise ValueError(
                 f'the backbone takes (B, {self.in_channels}, H, W), not {tuple(x.shape)}: '
                 'stack images into a batch, or set in_channels'
             )
         if x.shape[0] == 0:
-            raise InputError('the backbone takes a batch of at least one image, not of none')
+            raise ValueError('the backbone takes a batch of at least one image, not of none')
         if min(x.shape[2:]) < MIN_SIDE:
             raise InputError(
                 f'an image of {x.shape[2]} x {x.shape[3]} (H x W) is too small: both sides should '
