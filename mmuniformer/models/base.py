@@ -43,14 +43,10 @@ class StagedBackbone(BaseModule):
     def __init_subclass__(cls, **kwargs: Any):
         """Show the shared arguments in the signature, hence in ``help()``, of a subclass."""
         super().__init_subclass__(**kwargs)
-        own = inspect.signature(cls.__init__)
-        shared = inspect.signature(StagedBackbone.__init__).parameters
-        merged = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        names = {p.name for p in merged}
-        merged += [
-            p for p in shared.values() if p.name not in names and p.kind is not p.VAR_KEYWORD
-        ]
-        cls.__init__.__signature__ = own.replace(parameters=merged)
+        own, shared = (inspect.signature(c.__init__) for c in (cls, StagedBackbone))
+        merged = {**own.parameters, **{k: v for k, v in shared.parameters.items() if k != 'arch'}}
+        named = [p for p in merged.values() if p.kind is not p.VAR_KEYWORD]
+        cls.__init__.__signature__ = own.replace(parameters=named)
 
     def __init__(
         self,
@@ -119,11 +115,7 @@ class StagedBackbone(BaseModule):
         self.freeze()
 
     def check_names(self, fields: Mapping[str, Any]) -> None:
-        """Refuse arguments that the constructor does not have.
-
-        Raises:
-            TypeError: Names the argument and the closest one that there is.
-        """
+        """Refuse arguments that the constructor does not have, and name the closest one."""
         for name in fields:
             if not (self.hourglass and name in HOURGLASS_FIELDS):
                 known = list(inspect.signature(type(self)).parameters)
@@ -247,7 +239,7 @@ class StagedBackbone(BaseModule):
             RuntimeError: A deployed model is asked to train.
         """
         if mode and self.deployed is not None:
-            raise RuntimeError('a deployed model can not train: build a new one and load weights')
+            raise RuntimeError('a deployed model cannot train: build a new one and load weights')
         super().train(mode)
         self.freeze()
         if mode and self.norm_eval:

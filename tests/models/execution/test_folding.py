@@ -71,7 +71,7 @@ def test_refuses_to_fold_or_train_in_the_wrong_mode():
         model.switch_to_deploy()
     model.eval().switch_to_deploy()
     model.switch_to_deploy()
-    with pytest.raises(RuntimeError, match='deployed model can not train'):
+    with pytest.raises(RuntimeError, match='deployed model cannot train'):
         model.train()
 
 
