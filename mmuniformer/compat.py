@@ -9,6 +9,7 @@ import argparse
 import codecs
 import os
 import pickle
+import tarfile
 from collections import OrderedDict
 from typing import Any, BinaryIO, ClassVar
 
@@ -23,23 +24,10 @@ from torch import _weights_only_unpickler
 TORCH_HAS_ALLOW_LIST = digit_version(torch.__version__) >= digit_version('2.6')
 """Whether ``weights_only`` loading can be told what training checkpoints hold beside tensors."""
 
-_STATISTICS = frozenset({'min', 'max', 'current', 'mean'})
-
-
-def apply() -> None:
-    """Apply every fix; doing it again changes nothing."""
-    allow_training_checkpoints()
-    keep_mmengine_from_running_checkpoints()
-
-
-def _never() -> bool:
-    return False
-
-
 is_compiling = (
     getattr(torch.compiler, 'is_compiling', None)  # from torch 2.3 on
     or getattr(torch._utils, 'is_compiling', None)
-    or _never
+    or (lambda: False)
 )
 """Tells whether torch.compile or torch.export traces the code that asks."""
 
@@ -49,33 +37,10 @@ def is_tracing() -> bool:
     return torch.jit.is_tracing() or is_compiling()
 
 
-def load_file(file: str | os.PathLike | BinaryIO, map_location: Any = None) -> Any:
-    """Read a checkpoint on any torch without running code that it may hold.
-
-    Raises:
-        pickle.UnpicklingError: It asks for more than tensors, plain values and training history.
-    """
-    if TORCH_HAS_ALLOW_LIST:
-        return torch.load(file, map_location=map_location, weights_only=True)
-    if _is_torchscript(file):
-        raise pickle.UnpicklingError('GLOBAL torch.jit.load is needed: this is a TorchScript file')
-    # The restricted unpickler takes the place of weights_only: torch takes one or the other.
-    return torch.load(
-        file, map_location=map_location, weights_only=False, pickle_module=_RestrictedPickle
-    )
-
-
-def _is_torchscript(file: str | os.PathLike | BinaryIO) -> bool:
-    """Ask torch's own zip reader, as old versions of ``torch.load`` do before they run the file."""
-    stream = hasattr(file, 'read')
-    try:
-        reader = torch._C.PyTorchFileReader(file if stream else os.fspath(file))
-    except RuntimeError:  # no zip archive: torch.load says what it is
-        return False
-    finally:
-        if stream:
-            file.seek(0)
-    return 'constants.pkl' in reader.get_all_records()
+def apply() -> None:
+    """Apply every fix; doing it again changes nothing."""
+    allow_training_checkpoints()
+    keep_mmengine_from_running_checkpoints()
 
 
 def allow_training_checkpoints() -> None:
@@ -113,10 +78,41 @@ def _safe_torch_load(file: Any, map_location: Any = None, weights_only: bool | N
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
     """Take the place of mmengine's function of this name, by which it logs the kind of source."""
-    filename = os.path.expanduser(filename)
-    if not os.path.isfile(filename):
-        raise FileNotFoundError(f'{filename} does not exist: correct the path')
-    return load_file(filename, map_location)
+    return load_file(os.path.expanduser(filename), map_location)
+
+
+def load_file(file: str | os.PathLike | BinaryIO, map_location: Any = None) -> Any:
+    """Read a checkpoint on any torch without running code that it may hold.
+
+    Raises:
+        pickle.UnpicklingError: It asks for more than tensors, plain values and training history.
+    """
+    if TORCH_HAS_ALLOW_LIST:
+        return torch.load(file, map_location=map_location, weights_only=True)
+    _refuse_archives(file)
+    # The restricted unpickler takes the place of weights_only: torch takes one or the other.
+    return torch.load(
+        file, map_location=map_location, weights_only=False, pickle_module=_RestrictedPickle
+    )
+
+
+def _refuse_archives(file: str | os.PathLike | BinaryIO) -> None:
+    """Refuse what torch reads without an unpickler, as torch 2.6 and later do.
+
+    A TorchScript file is run. Unpacking a tar archive changes the mode of files that it links to.
+    """
+    stream = hasattr(file, 'read')
+    try:
+        # torch's own reader, by which torch.load decides
+        reader = torch._C.PyTorchFileReader(file if stream else os.fspath(file))
+        if 'constants.pkl' in reader.get_all_records():
+            raise pickle.UnpicklingError('GLOBAL torch.jit.load is needed: this is TorchScript')
+    except RuntimeError:  # no zip archive
+        if not stream and tarfile.is_tarfile(file):
+            raise pickle.UnpicklingError('this is a tar archive, as torch 0.1 wrote them') from None
+    finally:
+        if stream:
+            file.seek(0)
 
 
 def _name_in_file(entry: object) -> str:
@@ -124,40 +120,78 @@ def _name_in_file(entry: object) -> str:
     return entry[1] if isinstance(entry, tuple) else f'{entry.__module__}.{entry.__qualname__}'
 
 
+class _History:
+    """A HistoryBuffer in a file: it becomes one, made of its numbers alone.
+
+    HistoryBuffer itself would put what a file gives as its statistics into a table of its class.
+    """
+
+    def __setstate__(self, state: dict) -> None:
+        histories = state['_log_history'], state['_count_history']
+        if not all(type(history) is np.ndarray for history in histories):
+            raise pickle.UnpicklingError(f'the training history holds {state!r}, no arrays')
+        self.__class__ = HistoryBuffer
+        self.__init__(*histories, state['max_length'])
+
+
 def _get_statistic(owner: object, name: object) -> object:
     """Stand in for ``getattr`` inside checkpoints.
 
     A HistoryBuffer is pickled with its own methods, each as ``getattr(HistoryBuffer, 'mean')``.
-    The real ``getattr`` would hand a file every attribute of every allowed object, so only these
-    methods are given out.
+    The real ``getattr`` would hand a file every attribute of every allowed object.
 
     Raises:
         pickle.UnpicklingError: for anything else.
     """
-    if owner is HistoryBuffer and isinstance(name, str) and name in _STATISTICS:
-        return getattr(HistoryBuffer, name)
+    if isinstance(name, str) and name in ('min', 'max', 'current', 'mean'):
+        if owner is _History:
+            return None  # it does not look at them
+        if owner is HistoryBuffer:  # allowed by another package
+            return getattr(HistoryBuffer, name)
     raise pickle.UnpicklingError(
         f'the checkpoint asks for the attribute {name!r} of {owner!r}, which no training history '
         'needs: it may be malicious and was not loaded'
     )
 
 
+_NUMBERS = {
+    dtype.str[1:]: dtype
+    for dtype in map(np.dtype, ('bool', 'uint8', 'int32', 'int64', 'float32', 'float64'))
+}
+"""Losses, metrics, and the keypoint tables of datasets, by their names in a file."""
+
+
+def _number_type(name: object, *_: object) -> np.dtype:
+    """Stand in for ``numpy.dtype`` inside checkpoints.
+
+    A dtype takes any state that a file gives it. One that involves Python objects would make
+    numpy follow pointers that the file holds.
+
+    Raises:
+        pickle.UnpicklingError: for anything but numbers.
+    """
+    if not isinstance(name, str) or name not in _NUMBERS:
+        raise pickle.UnpicklingError(
+            f'Weights only load failed: GLOBAL numpy.dtype({name!r}) is no type of numbers'
+        )
+    return np.dtype(_NUMBERS[name], copy=True)
+
+
 _ALLOWED = {
-    f'{HistoryBuffer.__module__}.HistoryBuffer': HistoryBuffer,
+    f'{HistoryBuffer.__module__}.HistoryBuffer': _History,
     'builtins.getattr': _get_statistic,
+    'builtins.bytes': bytes,  # of empty arrays
     'numpy.ndarray': np.ndarray,
-    'numpy.dtype': np.dtype,
+    'numpy.dtype': _number_type,
     # Options of the scripts that the released files were trained with.
     'argparse.Namespace': argparse.Namespace,
+    **{_name_in_file(type(dtype)): type(dtype) for dtype in _NUMBERS.values()},
 }
 """What training checkpoints hold beside tensors and plain values, by its name in the file."""
 # numpy 2 moved the module; files carry the name of the numpy that wrote them.
 for _module in ('numpy._core.multiarray', 'numpy.core.multiarray'):
     _ALLOWED[f'{_module}._reconstruct'] = np.empty(0).__reduce__()[0]
     _ALLOWED[f'{_module}.scalar'] = np.float64(0).__reduce__()[0]
-# Losses, metrics, and the keypoint tables of datasets.
-for _dtype in map(np.dtype, ('bool', 'uint8', 'int32', 'int64', 'float32', 'float64')):
-    _ALLOWED[_name_in_file(type(_dtype))] = type(_dtype)
 
 
 class _RestrictedUnpickler(pickle._Unpickler):
@@ -168,7 +202,10 @@ class _RestrictedUnpickler(pickle._Unpickler):
     """
 
     dispatch: ClassVar[dict] = dict(pickle._Unpickler.dispatch)
-    filled = (torch.Tensor, OrderedDict, HistoryBuffer, np.ndarray, np.dtype, argparse.Namespace)
+    filled = (
+        *(torch.Tensor, OrderedDict),
+        *(value for value in _ALLOWED.values() if isinstance(value, type)),
+    )
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -184,20 +221,11 @@ class _RestrictedUnpickler(pickle._Unpickler):
             raise pickle.UnpicklingError(f'Weights only load failed: GLOBAL {path} is not allowed')
         return self.known[path]
 
-    def check_callable(self) -> None:
-        """Refuse to call what is not known; it lies below its arguments on the stack."""
+    def load_call(self) -> None:
+        """Call a known function or class; it lies below its arguments on the stack."""
         if not any(self.stack[-2] is value for value in self.known.values()):
             raise pickle.UnpicklingError(f'Weights only load failed: {self.stack[-2]!r} is called')
-
-    def load_reduce(self) -> None:
-        """Call a known function."""
-        self.check_callable()
         super().load_reduce()
-
-    def load_newobj(self) -> None:
-        """Instantiate a known class."""
-        self.check_callable()
-        super().load_newobj()
 
     def load_build(self) -> None:
         """Set the state of an instance of a known class."""
@@ -205,14 +233,23 @@ class _RestrictedUnpickler(pickle._Unpickler):
             raise pickle.UnpicklingError(f'Weights only load failed: {self.stack[-2]!r} is changed')
         super().load_build()
 
+    def load_binpersid(self) -> None:
+        """Read a tensor's storage; for a module torch would write a patch of its source code."""
+        pid = self.stack[-1]
+        if not isinstance(pid, tuple) or pid[:1] != ('storage',):
+            raise pickle.UnpicklingError(f'Weights only load failed: {pid!r} is no storage')
+        super().load_binpersid()
+
     def load_unused(self) -> None:
         """Refuse other ways to make objects, which torch.save does not use."""
         raise pickle.UnpicklingError('Weights only load failed: unknown operation')
 
-    dispatch[pickle.REDUCE[0]] = load_reduce
-    dispatch[pickle.NEWOBJ[0]] = load_newobj
-    dispatch[pickle.BUILD[0]] = load_build
-    for _code in (pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4):
+    dispatch |= {pickle.REDUCE[0]: load_call, pickle.NEWOBJ[0]: load_call}
+    dispatch |= {pickle.BUILD[0]: load_build, pickle.BINPERSID[0]: load_binpersid}
+    for _code in (
+        *(pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.PERSID),
+        *(pickle.EXT1, pickle.EXT2, pickle.EXT4),
+    ):
         dispatch[_code[0]] = load_unused
 
 

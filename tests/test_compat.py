@@ -6,6 +6,8 @@ import os
 import pickle
 import re
 import sys
+import tarfile
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -105,7 +107,8 @@ def test_message_hub_resumes_from_the_reloaded_state():
 @pytest.mark.parametrize('kind', ['bool', 'uint8', 'int32', 'int64', 'float32', 'float64'])
 def test_numpy_numbers_reload(kind):
     array, scalar = np.arange(3).astype(kind), np.ones((), kind)[()]
-    found_array, found_scalar = reload_safely((array, scalar))
+    found_array, found_scalar, empty = reload_safely((array, scalar, array[:0]))
+    assert (empty.dtype, empty.shape) == (array.dtype, (0,))
     assert found_array.dtype == kind
     np.testing.assert_array_equal(found_array, array)
     assert found_scalar == scalar
@@ -189,6 +192,7 @@ MALICIOUS = {
     'method of an array': lambda mark: Reduced(getattr, np.ndarray, 'tofile'),
     'bound method': lambda mark: Reduced(getattr, np.zeros(1), 'tofile'),
     'function of torch': lambda mark: Reduced(torch.hub.load, str(mark)),
+    'pointers to objects': lambda mark: Reduced(np.dtype, 'O', False, True),
     'calling a statistic': lambda mark: Reduced(
         Reduced(getattr, HistoryBuffer, 'mean'), HistoryBuffer([1.0], [1])
     ),
@@ -234,7 +238,7 @@ def test_malicious_checkpoint_is_refused_by_mmengine(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['HistoryBuffer', 'numpy.core.multiarray.scalar', '_get_layout'])
-def test_known_classes_and_functions_can_not_be_changed(name):
+def test_known_classes_and_functions_cannot_be_changed(name):
     """Opcode BUILD sets attributes of whatever lies on the stack."""
     place = {'HistoryBuffer': HistoryBuffer.__module__, '_get_layout': 'torch.serialization'}
     module, _, function = f'{place.get(name, "")}.{name}'.lstrip('.').rpartition('.')
@@ -244,10 +248,52 @@ def test_known_classes_and_functions_can_not_be_changed(name):
     assert callable(HistoryBuffer.mean)
 
 
-@pytest.mark.parametrize('code', [b'(cos\nsystem\nVtrue\no.', b'(Vtrue\nios\nsystem\n.'])
+@pytest.mark.parametrize('code', [b'(cos\nsystem\nVtrue\no.', b'(Vtrue\nios\nsystem\n.', b'P1\n.'])
 def test_other_ways_to_call_are_refused(code):
     with pytest.raises(pickle.UnpicklingError):
         compat._RestrictedPickle.load(io.BytesIO(code))
+
+
+def test_a_file_does_not_change_statistics(monkeypatch):
+    """HistoryBuffer keeps what a file gives as its methods, for all histories of the process."""
+    with monkeypatch.context() as patch:
+        patch.setitem(HistoryBuffer._statistics_methods, 'mean', HistoryBuffer.max)
+        file = io.BytesIO()
+        torch.save([HistoryBuffer([1.0, 3.0], [1, 1]), HistoryBuffer.mean], file)
+    file.seek(0)
+    history, method = compat.load_file(file)
+    assert type(history) is HistoryBuffer
+    assert history.statistics('mean') == 2
+    assert HistoryBuffer._statistics_methods['mean'] is HistoryBuffer.mean
+    assert method is None
+
+
+def test_a_history_without_numbers_is_refused():
+    history = HistoryBuffer([1.0], [1])
+    history._log_history = OrderedDict(shape=(1,))
+    with pytest.raises(pickle.UnpicklingError, match='no arrays'):
+        reload_safely(history)
+
+
+def test_tar_archives_are_not_unpacked(tmp_path):
+    """A hard link in one would bring its mode to the file that it names."""
+    victim, path = tmp_path / 'victim', tmp_path / 'old.pth'
+    victim.touch(0o600)
+    with tarfile.open(path, 'w') as tar:
+        link = tarfile.TarInfo('storages')
+        link.type, link.linkname, link.mode = tarfile.LNKTYPE, str(victim), 0o777
+        tar.addfile(link)
+    with pytest.raises((pickle.UnpicklingError, RuntimeError), match=r'\btar\b'):
+        compat.load_file(path)
+    assert victim.stat().st_mode & 0o777 == 0o600
+
+
+def test_only_storages_are_read_beside_the_pickle():
+    """torch writes a patch file for a class whose source differs from that in a checkpoint."""
+    unpickler = compat._RestrictedUnpickler(io.BytesIO(b'(Vmodule\nN}tQ.'))
+    unpickler.persistent_load = pytest.fail
+    with pytest.raises(pickle.UnpicklingError, match='is no storage'):
+        unpickler.load()
 
 
 def test_script_archives_are_not_run(tmp_path):
