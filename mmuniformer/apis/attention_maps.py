@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from mmuniformer.models.arch import ATTENTION_STAGES
 from mmuniformer.models.base import StagedBackbone
-from mmuniformer.models.blocks import GlobalBlock
+from mmuniformer.models.blocks import GlobalBlock, tokens_of
 from mmuniformer.models.hourglass import HourglassBlock, TokenState
-from mmuniformer.models.mhra import GlobalMHRA, attention_weights, partition
+from mmuniformer.models.mhra import GlobalMHRA, attention_weights, count_windows, partition, reverse
 
 Place = tuple[int, int]
 """Stage and block, both counted from 1."""
@@ -47,40 +47,43 @@ def record(
         query: Place of the query token: x and y in [0, 1), as shares of width and height.
     """
     found = Record()
+
+    def keep_features(
+        block: nn.Module, inputs: tuple, output: Tensor | tuple[Tensor, TokenState]
+    ) -> None:
+        x = output if isinstance(output, Tensor) else output[0]
+        found.features.append(x[0].float())
+
+    def keep_attention(place: Place, block: GlobalBlock, inputs: tuple) -> None:
+        x, window_size = (*inputs, None)[:2]
+        h, w = x.shape[2:]
+        tokens = block.norm1(tokens_of(block.pos_embed(x)))
+        token = int(query[1] * h), int(query[0] * w)
+        found.attention[place] = attention_of(block.attn, tokens, token, window_size)
+
+    def keep_tokens(place: Place, block: HourglassBlock, inputs: tuple, output: tuple) -> None:
+        x, state = inputs
+        h, w = x.shape[2:]
+        kept = torch.ones(h * w, dtype=torch.bool, device=x.device)
+        if block.keep_ratio < 1:
+            order = state.score[0].argsort(descending=True)
+            kept[order[int(h * w * block.keep_ratio) :]] = False
+        found.kept[place] = kept.view(h, w)
+        found.scores[place] = output[1].score[0].float().view(h, w)
+
     with ExitStack() as hooks, torch.no_grad():
         for stage in range(backbone.num_stages):
             blocks = backbone.blocks(stage)
-            keep = partial(keep_features, found)
-            hooks.enter_context(blocks[-1].register_forward_hook(keep))
+            hooks.enter_context(blocks[-1].register_forward_hook(keep_features))
             for index, block in enumerate(blocks if stage in ATTENTION_STAGES else ()):
                 place = (stage + 1, index + 1)
                 if isinstance(block, HourglassBlock):
-                    keep = partial(keep_tokens, found, place)
-                    hooks.enter_context(block.register_forward_hook(keep))
+                    hook = block.register_forward_hook(partial(keep_tokens, place))
                 else:
-                    keep = partial(keep_attention, found, place, query)
-                    hooks.enter_context(block.register_forward_pre_hook(keep))
+                    hook = block.register_forward_pre_hook(partial(keep_attention, place))
+                hooks.enter_context(hook)
         backbone(image)
     return found
-
-
-def keep_features(
-    found: Record, block: nn.Module, inputs: tuple, output: Tensor | tuple[Tensor, TokenState]
-) -> None:
-    """Record the map that a stage's last block returns."""
-    x = output if isinstance(output, Tensor) else output[0]
-    found.features.append(x[0].float())
-
-
-def keep_attention(
-    found: Record, place: Place, query: tuple[float, float], block: GlobalBlock, inputs: tuple
-) -> None:
-    """Record the attention of the query token in a block that is about to run."""
-    x, window_size = (*inputs, None)[:2]
-    h, w = x.shape[2:]
-    tokens = block.norm1(block.pos_embed(x).permute(0, 2, 3, 1))
-    token = int(query[1] * h), int(query[0] * w)
-    found.attention[place] = attention_of(block.attn, tokens, token, window_size)
 
 
 def attention_of(
@@ -95,44 +98,20 @@ def attention_of(
         window_size: Window side in tokens, None for global attention. Outside the token's window
             the map is NaN. Padding takes part and is cropped, so that the sum can be below 1.
     """
-    h, w = x.shape[1:3]
+    (row, column), (h, w) = token, x.shape[1:3]
     if window_size is None:
-        return sequence_attention(attn, x.flatten(1, 2), token[0] * w + token[1]).view(h, w)
-    (row, y), (column, x_inside) = (divmod(index, window_size) for index in token)
-    number = row * -(-w // window_size) + column
-    window = partition(x, window_size)[number : number + 1]
-    weights = sequence_attention(attn, window, y * window_size + x_inside).view(
-        window_size, window_size
-    )
-    top, left = row * window_size, column * window_size
-    result = weights.new_full((h, w), torch.nan)
-    inside = result[top : top + window_size, left : left + window_size]
-    inside.copy_(weights[: inside.shape[0], : inside.shape[1]])
-    return result
-
-
-def sequence_attention(attn: GlobalMHRA, tokens: Tensor, index: int) -> Tensor:
-    """Return the attention of token ``index`` to each of a sequence ``(1, N, C)``: ``(N,)``."""
-    q, k, _ = attn.heads(tokens)
-    return attention_weights(q[:, :, index : index + 1], k)[0, :, 0].mean(0)
-
-
-def keep_tokens(
-    found: Record,
-    place: Place,
-    block: HourglassBlock,
-    inputs: tuple[Tensor, TokenState],
-    output: tuple[Tensor, TokenState],
-) -> None:
-    """Record which patches an hourglass block kept, and the score that it left."""
-    x, state = inputs
-    h, w = x.shape[2:]
-    kept = torch.ones(h * w, dtype=torch.bool, device=x.device)
-    if block.keep_ratio < 1:
-        order = state.score[0].argsort(descending=True)
-        kept[order[int(h * w * block.keep_ratio) :]] = False
-    found.kept[place] = kept.view(h, w)
-    found.scores[place] = output[1].score[0].float().view(h, w)
+        windows, window, index = x.flatten(1, 2), 0, row * w + column
+    else:
+        windows = partition(x, window_size)
+        window = row // window_size * count_windows(w, window_size) + column // window_size
+        index = row % window_size * window_size + column % window_size
+    q, k, _ = attn.heads(windows[window : window + 1])
+    weights = attention_weights(q[:, :, index : index + 1], k)[0, :, 0].mean(0)
+    if window_size is None:
+        return weights.view(h, w)
+    everywhere = weights.new_full((*windows.shape[:2], 1), torch.nan)
+    everywhere[window, :, 0] = weights
+    return reverse(everywhere, window_size, h, w)[0, ..., 0]
 
 
 def principal_colors(features: Tensor) -> Tensor:
@@ -141,7 +120,7 @@ def principal_colors(features: Tensor) -> Tensor:
     Red, green and blue are the first three principal components over the positions; each is spread
     over its range without the outermost 1%, and its sign is that of its largest channel.
     """
-    channels, h, w = features.shape
+    h, w = features.shape[1:]
     tokens = features.flatten(1).T.double()
     tokens = tokens - tokens.mean(0)
     axes = torch.linalg.eigh(tokens.T @ tokens).eigenvectors[:, -3:].flip(1)

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib.figure import Figure
 from mmengine.config import Config
-from mmengine.registry import MODELS
 from torch import Tensor
 
 from mmuniformer.apis.attention_maps import Place, principal_colors, record
-from mmuniformer.apis.config import test_data, type_name
+from mmuniformer.apis.config import scope_of, test_data, type_name
 from mmuniformer.apis.models import build_module
 from mmuniformer.errors import UserError
 from mmuniformer.models import UniFormer, UniFormerLight
@@ -57,8 +57,8 @@ def explain(
     unknown = [name for name in layouts if name not in STAGE3_LAYOUTS]
     if unknown:
         raise UserError(f'--layouts {unknown[0]}: choose from {", ".join(STAGE3_LAYOUTS)}')
-    view, tensor = prepare(cfg, image, query)
     backbone = build_backbone(cfg, checkpoint)
+    view, tensor = prepare(cfg, image, query)
     if isinstance(backbone, UniFormer):
         rows = layout_rows(backbone, view, tensor, layouts or LAYOUTS, window_size)
     elif query or layouts or window_size:
@@ -78,12 +78,13 @@ def build_backbone(cfg: Config, checkpoint: str) -> StagedBackbone:
         CheckpointError: The checkpoint cannot be read or belongs to another backbone.
         UserError: The backbone is not one of this package.
     """
-    settings = dict(cfg.get('model', {}).get('backbone') or {'type': 'missing'})
-    settings.pop('init_cfg', None)
-    kind = settings['type'] if isinstance(settings['type'], type) else MODELS.get(settings['type'])
-    if kind is None or not issubclass(kind, StagedBackbone):
-        raise UserError(f'the backbone is {type_name(settings)}: use a UniFormer or UniFormerLight')
-    backbone = build_module(settings)
+    if 'model' not in cfg:
+        raise UserError('the config has no `model`')
+    with scope_of(cfg):
+        backbone = build_module(cfg.model.get('backbone', cfg.model))
+    if not isinstance(backbone, StagedBackbone):
+        kind = type(backbone).__name__
+        raise UserError(f'the backbone is a {kind}: use a UniFormer or UniFormerLight')
     load_pretrained(backbone, checkpoint)
     return backbone.eval()
 
@@ -123,11 +124,10 @@ def prepare(
     size = max(1, round(width * zoom)), max(1, round(height * zoom))
     resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC)
     settings = cfg.model.get('data_preprocessor', {})
-    channels = resized[..., :: -1 if settings.get('bgr_to_rgb', True) else 1]
-    mean, std = np.array(settings.get('mean', 0)), np.array(settings.get('std', 1))
+    channels = resized[..., :: -1 if settings.get('bgr_to_rgb') else 1]
+    mean, std = np.array(settings.get('mean') or 0), np.array(settings.get('std') or 1)
     tensor = torch.from_numpy(((channels - mean) / std).astype(np.float32)).permute(2, 0, 1)[None]
-    padding = (0, -size[0] % MIN_SIDE, 0, -size[1] % MIN_SIDE)
-    tensor = torch.nn.functional.pad(tensor, padding)
+    tensor = F.pad(tensor, (0, -size[0] % MIN_SIDE, 0, -size[1] % MIN_SIDE))
     padded = tuple(tensor.shape[2:])
     return View(resized[..., ::-1], padded, (x * size[0] / width, y * size[1] / height)), tensor
 
@@ -136,8 +136,7 @@ def feature_row(features: Iterable[Tensor], name: str) -> Row:
     """Show the feature map of each stage."""
     panels = []
     for stage, values in enumerate(features, 1):
-        colors = principal_colors(values).numpy()
-        layer = np.concatenate([colors, np.ones_like(colors[..., :1])], -1)
+        layer = principal_colors(values).numpy()
         panels.append(Panel(f'stage {stage}: {layer.shape[1]} x {layer.shape[0]}', layer))
     return name, panels
 
@@ -160,28 +159,25 @@ def layout_rows(
     window_size: int | None = None,
 ) -> list[Row]:
     """Show the attention of the query in each layout, and the features of the first."""
-    rows, features = [], None
+    rows, features = [], []
     query = view.query[0] / view.padded[1], view.query[1] / view.padded[0]
     for layout in layouts:
         backbone.set_stage3_attn(layout, window_size)
         found = record(backbone, tensor, query)
-        features = features or feature_row(found.features, f'features, {layout}')
-        places = [place for place in shown_blocks(backbone.depths) if place in found.attention]
+        features = features or [feature_row(found.features, f'features, {layout}')]
         name = f'{layout} {backbone.window_size}' if layout in ('window', 'hybrid') else layout
         panels = [
-            Panel(
-                f'stage {stage}, block {block}', heat(found.attention[stage, block].numpy()), True
-            )
-            for stage, block in places
+            Panel('stage {}, block {}'.format(*place), heat(found.attention[place].numpy()), True)
+            for place in shown_blocks(backbone.depths)
         ]
         rows.append((name, panels))
-    return [*rows, features]
+    return rows + features
 
 
 def hourglass_rows(backbone: UniFormerLight, tensor: Tensor) -> list[Row]:
     """Show the kept patches, their score by the class token, and the features."""
     found = record(backbone, tensor)
-    third, fourth = (backbone.depths[stage] for stage in (2, 3))
+    third, fourth = backbone.depths[2:]
     blocks = {(3, 2), (3, (third + 2) // 2), (3, third), (4, 1), (4, fourth)}
     kept, scores = [], []
     for place in sorted(blocks & found.kept.keys()):

@@ -29,7 +29,7 @@ class View(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """A color map RGBA ``(h, w, 4)`` in [0, 1] that covers the padded image."""
+    """Colors RGB or RGBA ``(h, w, 3 or 4)`` in [0, 1] that cover the padded image."""
 
     title: str
     layer: np.ndarray

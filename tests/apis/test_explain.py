@@ -188,6 +188,14 @@ def test_view_is_what_the_network_gets_in_testing():
     assert view.query == (75, 25)
 
 
+def test_channels_stay_blue_green_red_where_the_config_does_not_swap_them():
+    cfg = config()
+    del cfg.model.data_preprocessor.bgr_to_rgb
+    _, tensor = prepare(cfg, np.full((64, 64, 3), (10, 20, 30), np.uint8))
+    bgr = (np.array([10, 20, 30]) - MEAN) / STD
+    np.testing.assert_allclose(tensor[0, :, 0, 0], bgr, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ('extra', 'size'),
     [
@@ -211,7 +219,9 @@ def test_figure_has_a_row_for_each_layout_and_one_for_features():
     view, tensor = prepare(config(), np.zeros((64, 96, 3), np.uint8))
     rows = layout_rows(model(window_size=3), view, tensor, ('global', 'window', 'hybrid'))
     assert [name for name, _ in rows] == ['global', 'window 3', 'hybrid 3', 'features, global']
-    opaque = {name: [(panel.layer[..., 3] > 0).mean() for panel in panels] for name, panels in rows}
+    opaque = {
+        name: [(panel.layer[..., 3] > 0).mean() for panel in panels] for name, panels in rows[:-1]
+    }
     assert opaque['global'] == [1, 1, 1, 1]
     assert opaque['window 3'] == [9 / 24, 9 / 24, 9 / 24, 1]
     assert opaque['hybrid 3'] == [9 / 24, 9 / 24, 1, 1]
@@ -305,4 +315,13 @@ def test_bad_input(files):
     (files / 'normal.py').write_text(text.replace('mmuniformer.UniFormer', 'ResNet'))
     with pytest.raises(UserError, match='ResNet'):
         run(files, 'normal')
+    (files / 'normal.py').write_text('')
+    with pytest.raises(UserError, match='no `model`'):
+        run(files, 'normal')
     assert not (files / 'out.png').exists()
+
+
+def test_config_of_a_backbone_alone(files):
+    (files / 'normal.py').write_text("model = dict(type='mmuniformer.UniFormer', arch='nano')")
+    assert run(files, 'normal').exit_code == 0
+    assert (files / 'out.png').is_file()
