@@ -21,8 +21,13 @@ from mmuniformer.datasets.toy.folder import ToyData, image_files
 from mmuniformer.datasets.toy.skeleton import KEYPOINTS, LINKS
 from mmuniformer.datasets.toy.write import CLASSES, SEG_CLASSES, SEG_PALETTE, write_toy_data
 from mmuniformer.errors import UserError
-from mmuniformer.visualization.contact_sheet import contact_sheet
-from mmuniformer.visualization.draw import colors, draw_instances, draw_map, draw_poses
+from mmuniformer.visualization.draw import (
+    colors,
+    contact_sheet,
+    draw_instances,
+    draw_map,
+    draw_poses,
+)
 
 DATA = Path('data/toy')
 """Where the toy configs look for their data, below the current folder."""
@@ -88,16 +93,15 @@ def quickstart(tasks: Iterable[str], out: Path, say: Say = print) -> list[Result
     """
     data = write_toy_data(DATA)
     results = [run_task(task, data, out / task, say) for task in tasks]
-    sheet = contact_sheet(
-        {
-            f'{result.task}: image, ground truth, prediction': [
-                drawn_image(result.task, data, path, out / result.task / 'predictions')
-                for path in image_paths(data)
-            ]
-            for result in results
-        },
-        columns=2,
-    )
+    rows = {
+        f'{task}: image, ground truth, prediction': [
+            image
+            for path in image_paths(data)
+            for image in drawn_image(task, data, path, out / task / 'predictions')
+        ]
+        for task in tasks
+    }
+    sheet = contact_sheet(rows, columns=6)
     cv2.imwrite(str(out / 'contact_sheet.png'), sheet)
     content = json.dumps([vars(result) for result in results], indent=1)
     (out / 'results.json').write_text(content + '\n')
@@ -172,29 +176,31 @@ def newest_metrics(work_dir: Path, example: Example) -> dict[str, float]:
 
 def drawn_image(task: str, data: ToyData, path: Path, predictions: Path) -> list[np.ndarray]:
     """Return an image, its ground truth and what was predicted: BGR, enlarged."""
-    image = cv2.resize(
-        cv2.imread(str(path)), None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_CUBIC
-    )
+    image = cv2.imread(str(path))
+    image = cv2.resize(image, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_CUBIC)
     if task == 'seg':
         # Pillow reads the indices of a PNG with a palette, OpenCV its colors.
         truth = np.array(Image.open(data.ade / 'annotations' / 'validation' / f'{path.stem}.png'))
         found = np.array(Image.open(predictions / 'masks' / f'{path.stem}.png'))
         # ADE counts classes from 1; 0 is unlabeled.
-        return [image, *(draw_classes(image, each) for each in (np.maximum(truth, 1) - 1, found))]
+        maps = (np.maximum(truth, 1) - 1, found)
+        drawn = (
+            cv2.resize(each, image.shape[1::-1], interpolation=cv2.INTER_NEAREST) for each in maps
+        )
+        return [image, *(draw_map(image, each, SEG_CLASSES, CLASS_COLORS) for each in drawn)]
     kind = 'person_keypoints' if task == 'pose' else 'instances'
-    truth = records(data.coco / 'annotations' / f'{kind}_val2017.json', 'annotations', path)
-    found = records(predictions / 'predictions.json', None, path)
+    truth = json.loads((data.coco / 'annotations' / f'{kind}_val2017.json').read_text())
+    found = json.loads((predictions / 'predictions.json').read_text())
+    # Toy images are named by their id.
+    truth, found = (
+        [record for record in records if record['image_id'] == int(path.stem)]
+        for records in (truth['annotations'], found)
+    )
     if task == 'pose':
         truth = [record for record in truth if record['num_keypoints']]
         return [image, draw_keypoints(image, truth, 1), draw_keypoints(image, found, KEYPOINT_THR)]
     found = [record for record in found if record['score'] >= SCORE_THR]
     return [image, draw_masks(image, truth), draw_masks(image, found)]
-
-
-def records(file: Path, key: str | None, image: Path) -> list[Record]:
-    """Return COCO annotations or results of an image; toy images are named by their id."""
-    content = json.loads(file.read_text())
-    return [r for r in (content[key] if key else content) if r['image_id'] == int(image.stem)]
 
 
 def boxes_of(found: Sequence[Record]) -> np.ndarray:
@@ -207,24 +213,15 @@ def boxes_of(found: Sequence[Record]) -> np.ndarray:
 def draw_masks(image: np.ndarray, found: Sequence[Record]) -> np.ndarray:
     """Draw boxes and masks, given as polygons or run lengths."""
     height, width = (side // SCALE for side in image.shape[:2])
-    masks = []
-    for record in found:
+    masks = np.zeros((len(found), *image.shape[:2]), bool)
+    for mask, record in zip(masks, found, strict=True):
         area = record['segmentation']
         if isinstance(area, list):
             area = rle.merge(rle.frPyObjects(area, height, width))
-        masks.append(cv2.resize(rle.decode(area), image.shape[1::-1]) > 0)
+        mask[:] = cv2.resize(rle.decode(area), image.shape[1::-1])
     names = [CLASSES[record['category_id'] - 1] for record in found]
     colored = [CLASS_COLORS[SEG_CLASSES.index(name)] for name in names]
-    return draw_instances(
-        image, boxes_of(found), names, colored, np.array(masks) if masks else None
-    )
-
-
-def draw_classes(image: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Draw a map of class indices."""
-    size = image.shape[1::-1]
-    enlarged = cv2.resize(classes, size, interpolation=cv2.INTER_NEAREST)
-    return draw_map(image, enlarged, SEG_CLASSES, CLASS_COLORS)
+    return draw_instances(image, boxes_of(found), names, colored, masks)
 
 
 def draw_keypoints(image: np.ndarray, found: Sequence[Record], lowest: float) -> np.ndarray:

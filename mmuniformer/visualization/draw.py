@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -13,6 +13,8 @@ Color = tuple[int, int, int]
 
 GOLDEN = 0.618034
 """Hues this part of a turn apart stay distinct, however many there are."""
+GAP, CAPTION = 6, 26
+"""Pixels between the images of a contact sheet, and the height of its captions."""
 
 
 def colors(palette: object, count: int) -> list[Color]:
@@ -151,3 +153,21 @@ def draw_poses(
                 cv2.circle(result, place, 2 * line, color, -1, cv2.LINE_AA)
                 cv2.circle(result, place, 2 * line, (0, 0, 0), 1, cv2.LINE_AA)
     return result
+
+
+def contact_sheet(rows: Mapping[str, Sequence[np.ndarray]], columns: int) -> np.ndarray:
+    """Lay images out in lines below their captions.
+
+    Args:
+        rows: Images ``(H, W, 3)`` by caption, all of one size.
+        columns: Images per line.
+    """
+    lines = []
+    for caption, images in rows.items():
+        border = ((0, GAP), (0, GAP), (0, 0))
+        tiles = [np.pad(image, border, constant_values=255) for image in images]
+        tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
+        head = np.full((CAPTION, columns * tiles[0].shape[1], 3), 255, np.uint8)
+        cv2.putText(head, caption, (4, 18), FONT, 0.5, (40, 40, 40), 1, cv2.LINE_AA)
+        lines += [head, *(np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns))]
+    return np.vstack(lines)

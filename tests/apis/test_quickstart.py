@@ -12,7 +12,6 @@ from mmuniformer.apis.quickstart import EXAMPLES, call, drawn_image, newest_metr
 from mmuniformer.cli.quickstart import command
 from mmuniformer.datasets.toy.write import write_toy_data
 from mmuniformer.errors import UserError
-from mmuniformer.visualization.contact_sheet import GAP, contact_sheet
 
 pytestmark = pytest.mark.frameworks
 
@@ -98,13 +97,3 @@ def test_predictions_equal_to_the_ground_truth_are_drawn_alike(tmp_path, task):
         assert image.shape == (256, 256, 3)
         assert (wanted != image).any()
         assert (drawn == wanted).all() == equal
-
-
-def test_contact_sheet_has_a_block_for_each_caption():
-    image = np.zeros((20, 30, 3), np.uint8)
-    sheet = contact_sheet({'a': [[image, image]] * 3, 'b': [[image, image]]}, columns=2)
-    width = 2 * 2 * (30 + GAP)
-    assert sheet.shape[1] == width
-    dark = (sheet == 0).all(-1)
-    assert dark.sum() == 8 * image[..., 0].size
-    assert (sheet[-20 - GAP :, width // 2 :] == 255).all()

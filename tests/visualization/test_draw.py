@@ -47,3 +47,15 @@ def test_colors_of_a_palette_or_distinct_ones():
     assert draw.colors([(1, 2, 3), (4, 5, 6)], 2) == [(3, 2, 1), (6, 5, 4)]
     assert len(set(draw.colors('random', 200))) > 190
     assert len(set(draw.colors([(1, 2, 3)], 5))) == 5
+
+
+def test_contact_sheet_has_a_block_for_each_caption():
+    image = np.zeros((20, 30, 3), np.uint8)
+    sheet = draw.contact_sheet({'a': [image] * 6, 'b': [image] * 2}, columns=4)
+    width, height = 4 * (30 + draw.GAP), 20 + draw.GAP
+    assert sheet.shape == (2 * draw.CAPTION + 3 * height, width, 3)
+    dark = (sheet == 0).all(-1)
+    assert dark.sum() == 8 * image[..., 0].size
+    assert (sheet[-height:, width // 2 :] == 255).all()
+    for top in (0, draw.CAPTION + 2 * height):
+        assert (sheet[top : top + draw.CAPTION] < 128).any(), 'a caption is missing'
