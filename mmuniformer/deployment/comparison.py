@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
-from mmengine.evaluator import Evaluator
-from mmengine.runner import Runner
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
+from mmuniformer.analysis.benchmark.scores import evaluate
 from mmuniformer.apis.config import framework_of, scope_of
 from mmuniformer.deployment.files import MIN_SIDE, quiet, runner
 from mmuniformer.deployment.networks import Outputs, Target
@@ -33,15 +31,10 @@ SECONDS = 1.0
 Run = Callable[[Tensor], Outputs]
 Shape = tuple[int, int, int]
 """Batch, height and width."""
-
-
-class Comparison(NamedTuple):
-    """A file's outputs beside PyTorch's."""
-
-    values: Mapping[str, str | int | float]
-    """What was compared and measured, by column of the table."""
-    passes: bool | None
-    """None if there is nothing to compare, because nothing was detected."""
+Row = dict[str, str | int | float | bool | None]
+"""A comparison: what was measured, by column of the table, and its ``result``, a key of
+``RESULTS``.
+"""
 
 
 def shapes_to_compare(shape: Shape, dynamic: bool) -> list[Shape]:
@@ -59,7 +52,7 @@ def shapes_to_compare(shape: Shape, dynamic: bool) -> list[Shape]:
 @torch.no_grad()
 def compare_outputs(
     run: Run, target: Target, shapes: Iterable[Shape], tolerance: float
-) -> list[Comparison]:
+) -> list[Row]:
     """Run a file and PyTorch on the same noise, once for each shape.
 
     Args:
@@ -70,27 +63,30 @@ def compare_outputs(
             is more.
     """
     noise = torch.Generator().manual_seed(0)
-    compared = []
+    rows = []
     for shape in shapes:
         batch, height, width = shape
         image = torch.randn(batch, target.channels, height, width, generator=noise)
         pairs = list(zip(run(image), target.expected(image), strict=True))
         # Not Python's max, which passes over NaN.
         differences = torch.stack([(ours - theirs).abs().max() for ours, theirs in pairs])
-        values = {
-            'batch x height x width': ' x '.join(map(str, shape)),
-            'largest difference': float(differences.max()),
-            'largest value': max(float(theirs.abs().max()) for _, theirs in pairs),
-        }
-        allowed = tolerance * max(1.0, values['largest value'])
-        compared.append(Comparison(values, values['largest difference'] <= allowed))
-    return compared
+        difference = float(differences.max())
+        largest = max(float(theirs.abs().max()) for _, theirs in pairs)
+        rows.append(
+            {
+                'batch x height x width': ' x '.join(map(str, shape)),
+                'largest difference': difference,
+                'largest value': largest,
+                'result': difference <= tolerance * max(1.0, largest),
+            }
+        )
+    return rows
 
 
 @torch.no_grad()
 def compare_detections(
     run: Run, expected: Run, images: Iterable[Tensor], tolerance: float
-) -> list[Comparison]:
+) -> list[Row]:
     """Match the detections of a file with those of MMDetection.
 
     Two are equal if their class is the same, their boxes differ by at most 0.1 pixels and their
@@ -120,11 +116,11 @@ def compare_detections(
         surplus = max(0, len(ours[1]) - len(theirs[1]))
         totals += torch.tensor([1, len(theirs[1]), surplus, len(partner), masks])
     columns = ('images', 'detections', 'surplus', 'equal boxes', 'equal masks')
-    values = dict(zip(columns, totals.tolist(), strict=True))
-    wanted = MATCHED * (values['detections'] + values['surplus'])
-    boxes, masks = values['equal boxes'], values['equal masks']
-    passes = boxes >= wanted and masks >= MATCHED * boxes if wanted else None
-    return [Comparison(values, passes)]
+    row = dict(zip(columns, totals.tolist(), strict=True))
+    wanted = MATCHED * (row['detections'] + row['surplus'])
+    boxes, masks = row['equal boxes'], row['equal masks']
+    passes = boxes >= wanted and masks >= MATCHED * boxes
+    return [{**row, 'result': passes if wanted else None}]
 
 
 def equal_masks(theirs: Tensor, ours: Tensor, box: Tensor) -> bool:
@@ -139,14 +135,14 @@ def equal_masks(theirs: Tensor, ours: Tensor, box: Tensor) -> bool:
     return bool(differ.sum() <= MASK_TOLERANCE * ((pasted >= 0) | theirs).sum())
 
 
-def comparison_table(comparisons: Sequence[Comparison], tolerance: float) -> Table:
+def comparison_table(rows: Sequence[Row], tolerance: float) -> Table:
     """Lay comparisons out for the terminal."""
     table = Table(title='file and PyTorch', caption=f'tolerance {tolerance:g}')
-    for column in (*comparisons[0].values, 'result'):
+    for column in rows[0]:
         table.add_column(column, justify='right')
-    for values, passes in comparisons:
-        cells = (f'{v:.3g}' if isinstance(v, float) else str(v) for v in values.values())
-        table.add_row(*cells, RESULTS[passes])
+    for *values, result in map(dict.values, rows):
+        cells = (f'{v:.3g}' if isinstance(v, float) else str(v) for v in values)
+        table.add_row(*cells, RESULTS[result])
     return table
 
 
@@ -166,27 +162,14 @@ def with_network(cfg: Config, model: nn.Module, run: Run) -> nn.Module:
     return model
 
 
-def evaluate(cfg: Config, model: nn.Module) -> dict[str, float]:
-    """Return the metrics of a model on the config's test data, by name."""
-    cfg = copy.deepcopy(cfg)
-    with quiet(), scope_of(cfg), torch.inference_mode():
-        loader = Runner.build_dataloader(cfg.test_dataloader)
-        evaluator = Evaluator(cfg.test_evaluator)
-        evaluator.dataset_meta = loader.dataset.metainfo
-        for batch in loader:
-            evaluator.process(model.test_step(batch), batch)
-        return {
-            name: float(value) for name, value in evaluator.evaluate(len(loader.dataset)).items()
-        }
-
-
 def score_table(
     cfg: Config, model: nn.Module, target: Target, files: Sequence[Path], shape: Shape
 ) -> Table:
     """Evaluate PyTorch and each file, and time their networks on one input of a shape."""
     runs = {file.name: runner(file) for file in files}
     models = {'PyTorch': model, **{name: with_network(cfg, model, runs[name]) for name in runs}}
-    scores = {name: evaluate(cfg, each) for name, each in models.items()}
+    with quiet(), scope_of(cfg):
+        scores = {name: evaluate(each, cfg) for name, each in models.items()}
     image = torch.rand(shape[0], target.channels, *shape[1:])
     threads = torch.get_num_threads()
     timed = ' x '.join(map(str, shape))

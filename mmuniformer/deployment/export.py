@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
 from mmuniformer.apis.config import framework_of, scope_of, test_image_size
 from mmuniformer.apis.inference.network import config_meta
@@ -16,13 +16,11 @@ from mmuniformer.apis.models import build_model
 from mmuniformer.datasets.checks.annotations import check_dataset
 from mmuniformer.deployment import comparison, files, images
 from mmuniformer.deployment.networks import is_detector, make_target
-from mmuniformer.deployment.quantize import write_int8
 from mmuniformer.errors import UserError, refuse_existing
 from mmuniformer.models.base import find_backbone
 from mmuniformer.version import __version__
 
 CALIBRATION_IMAGES = 64
-COMPARED_IMAGES = 16
 
 
 @dataclass(frozen=True)
@@ -115,30 +113,32 @@ def export(
         )
     if checkpoint is None:
         console.print('no CHECKPOINT: the weights are random', style='yellow')
-    detected = images_to_compare(cfg, model, size) if options.check and detects else []
+    calibration = detected = None
+    if options.int8:
+        source = options.calibrate or 'train'
+        calibration = images.images_from(source, cfg, model, CALIBRATION_IMAGES)
+    if options.check and detects:
+        detected = images.images_to_compare(cfg, model, size)
     with files.appearing(file) as unchecked:
         with console.status(f'writing {file} ...'):
             files.write(target, unchecked, example, dynamic, metadata)
         if options.check:
             with console.status('comparing it with PyTorch ...'):
-                run = files.runner(unchecked)
+                run, tolerance = files.runner(unchecked), options.tolerance
                 if detects:
-                    results = comparison.compare_detections(
-                        run, target.expected, detected, options.tolerance
-                    )
+                    rows = comparison.compare_detections(run, target.expected, detected, tolerance)
                 else:
                     shapes = comparison.shapes_to_compare(example, dynamic)
-                    results = comparison.compare_outputs(run, target, shapes, options.tolerance)
-            console.print(comparison.comparison_table(results, options.tolerance))
-            if any(result.passes is False for result in results):
+                    rows = comparison.compare_outputs(run, target, shapes, tolerance)
+            console.print(comparison.comparison_table(rows, tolerance))
+            if any(row['result'] is False for row in rows):
                 raise UserError(
                     f'{file} was not written: its outputs differ from those of PyTorch by more '
-                    f'than --tolerance {options.tolerance:g}'
+                    f'than --tolerance {tolerance:g}'
                 )
     for smaller in quantized:
-        with console.status(f'writing {smaller} ...'):
-            source = options.calibrate or 'train'
-            write_int8(file, smaller, images.images_from(source, cfg, model, CALIBRATION_IMAGES))
+        with console.status(f'writing {smaller} ...'), files.appearing(smaller) as unfinished:
+            files.write_int8(file, unfinished, calibration)
     if options.score:
         with console.status('scoring ...'):
             table = comparison.score_table(cfg, model, target, [file, *quantized], example)
@@ -199,19 +199,3 @@ def metadata_of(cfg: Config, model: nn.Module, size: tuple[int, int]) -> dict[st
         'channels': 'RGB' if preprocessor.get('bgr_to_rgb') else 'BGR',
         'names': list(names),
     }
-
-
-def images_to_compare(cfg: Config, model: nn.Module, size: tuple[int, int]) -> list[Tensor]:
-    """Return the images of the test data that a detector's file is compared on.
-
-    Raises:
-        UserError: The data are missing, or no image fits into the size.
-    """
-    fix = 'detectors are compared on test data: set their path with --cfg-options, or --no-check'
-    try:
-        found = list(images.padded_images(cfg, model, size, COMPARED_IMAGES))
-    except UserError as error:
-        raise UserError(f'{error} ({fix})') from error
-    if not found:
-        raise UserError(f'no image of the test data fits into {size[0]} x {size[1]} ({fix})')
-    return found

@@ -8,7 +8,6 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from mmengine.config import Config
 from torch import Tensor, nn
 
@@ -28,8 +27,6 @@ class Target(NamedTuple):
     """The unchanged model as its framework runs it: what the file is compared with."""
     output_names: tuple[str, ...]
     channels: int
-    detects: bool = False
-    """Whether the outputs are detections, which are compared by matching."""
 
 
 class Network(nn.Module):
@@ -50,16 +47,8 @@ def backbone_maps(model: nn.Module, image: Tensor) -> Outputs:
     return find_backbone(model)[1](image)
 
 
-def segmentor_logits(segmentor: nn.Module, image: Tensor) -> Outputs:
-    """Return the logits of an image's pixels, ``(B, classes, H, W)``."""
-    head = segmentor.decode_head
-    logits = head(segmentor.extract_feat(image))
-    size = image.shape[2:]
-    return (F.interpolate(logits, size, mode='bilinear', align_corners=head.align_corners),)
-
-
 def segment(segmentor: nn.Module, image: Tensor) -> Outputs:
-    """Return the logits as MMSegmentation computes them."""
+    """Return the logits of an image's pixels, ``(B, classes, H, W)``."""
     return (segmentor.encode_decode(image, [{'img_shape': tuple(image.shape[2:])}]),)
 
 
@@ -70,7 +59,7 @@ def pose_heatmaps(estimator: nn.Module, image: Tensor) -> Outputs:
 
 def is_detector(cfg: Config, backbone_only: bool) -> bool:
     """Return whether a whole detector is exported."""
-    return framework_of(cfg) == 'mmdet' and not backbone_only and 'backbone' in cfg.model
+    return framework_of(cfg) == 'mmdet' and not backbone_only and 'backbone' in cfg.get('model', {})
 
 
 def make_target(
@@ -90,28 +79,29 @@ def make_target(
     backbone = find_backbone(model)[1]
     if backbone is None:
         raise UserError('cannot export the model: it has no backbone of mmuniformer')
-    framework, copied, detects = framework_of(cfg), copy.deepcopy(model), False
+    framework, copied, network = framework_of(cfg), copy.deepcopy(model), None
+    kinds = {kind.__name__ for kind in type(getattr(model, 'head', None)).__mro__}
     if backbone_only or backbone is model:
-        network, reference = Network(copied, backbone_maps), backbone_maps
+        compute = backbone_maps
         names = tuple(f'stage{stage + 1}' for stage in backbone.out_indices)
     elif is_detector(cfg, backbone_only):
         from mmuniformer.deployment import detector
 
-        network, reference = detector.Detections(copied, shape), detector.detect
-        names, detects = detector.OUTPUT_NAMES, True
-    elif framework == 'mmseg' and isinstance(getattr(model, 'decode_head', None), nn.Module):
-        network, reference, names = Network(copied, segmentor_logits), segment, ('logits',)
-    elif framework == 'mmpose' and hasattr(model, 'head'):
-        network, reference, names = Network(copied, pose_heatmaps), pose_heatmaps, ('heatmaps',)
+        network, compute = detector.Detections(copied, shape), detector.detect
+        names = detector.OUTPUT_NAMES
+    elif framework == 'mmseg' and hasattr(model, 'decode_head'):
+        compute, names = segment, ('logits',)
+    elif framework == 'mmpose' and 'HeatmapHead' in kinds:
+        compute, names = pose_heatmaps, ('heatmaps',)
     else:
         raise UserError(
             f'cannot export a whole {type(model).__name__}: export its backbone with '
             '--backbone-only'
         )
     find_backbone(copied)[1].switch_to_deploy()
+    network = network or Network(copied, compute)
     make_exportable(network)
-    expected = partial(reference, model)
-    return Target(network.eval(), expected, names, backbone.in_channels, detects)
+    return Target(network.eval(), partial(compute, model), names, backbone.in_channels)
 
 
 def make_exportable(network: nn.Module) -> None:
@@ -121,7 +111,9 @@ def make_exportable(network: nn.Module) -> None:
             if isinstance(child, nn.AdaptiveAvgPool2d):
                 module.add_module(name, AdaptiveAverage(child.output_size))
             elif type(child).__name__ == 'Upsample' and getattr(child, 'scale_factor', None):
-                module.add_module(name, Upsample(child))
+                # MMSegmentation's computes the size in Python.
+                upsample = nn.Upsample(None, child.scale_factor, child.mode, child.align_corners)
+                module.add_module(name, upsample)
 
 
 class AdaptiveAverage(nn.Module):
@@ -147,18 +139,3 @@ def bin_weights(bins: int, length: int, like: Tensor) -> Tensor:
     start, stop = index * length // bins, ((index + 1) * length + bins - 1) // bins
     inside = (place >= start) & (place < stop)
     return inside.to(like.dtype) / (stop - start).to(like.dtype)
-
-
-class Upsample(nn.Module):
-    """MMSegmentation's ``Upsample`` by an integer factor, with dynamic sizes."""
-
-    def __init__(self, upsample: nn.Module):
-        super().__init__()
-        factor = upsample.scale_factor
-        self.factors = [int(f) for f in (factor if isinstance(factor, tuple) else (factor,) * 2)]
-        self.mode, self.align_corners = upsample.mode, upsample.align_corners
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Multiply the sides of a map."""
-        size = [side * factor for side, factor in zip(x.shape[2:], self.factors, strict=True)]
-        return F.interpolate(x, size, mode=self.mode, align_corners=self.align_corners)

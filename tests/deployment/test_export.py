@@ -11,16 +11,12 @@ from mmengine import Config
 from torch import nn
 
 from mmuniformer import UniFormer, UniFormerLight
+from mmuniformer.apis.config import load_config
 from mmuniformer.cli.export import command
 from mmuniformer.deployment import comparison, files
 from mmuniformer.deployment.export import Options
-from mmuniformer.deployment.networks import (
-    AdaptiveAverage,
-    Target,
-    Upsample,
-    make_exportable,
-    make_target,
-)
+from mmuniformer.deployment.export import export as export_model
+from mmuniformer.deployment.networks import AdaptiveAverage, Target, make_exportable, make_target
 from mmuniformer.errors import UserError
 
 SIZES = {'embed_dims': (8, 16, 16, 16), 'head_dim': 8, 'mlp_ratios': 2}
@@ -72,7 +68,7 @@ def compare(run, expected, shapes=UNLIKE_IT, tolerance=1e-3):
 
 
 def differences(run, model, shapes=UNLIKE_IT):
-    return [each.values['largest difference'] for each in compare(run, model, shapes)]
+    return [each['largest difference'] for each in compare(run, model, shapes)]
 
 
 @pytest.mark.slow
@@ -96,7 +92,7 @@ def test_a_perturbed_weight_fails_the_check_and_the_file_speaks_for_itself(onnx,
     file = tmp_path / 'file.onnx'
     run = export(model, file)
     model.blocks3[0].attn.qkv.weight.data[0, 0] += 0.5
-    assert not any(each.passes for each in compare(run, model, tolerance=Options.tolerance))
+    assert not any(each['result'] for each in compare(run, model, tolerance=Options.tolerance))
 
     graph = onnx.load(file)
     assert [(entry.domain, entry.version) for entry in graph.opset_import] == [('', files.OPSET)]
@@ -140,7 +136,7 @@ def test_layers_with_fixed_sizes_are_replaced():
     x = torch.randn(1, 2, 8, 9)
     wanted = network(x)
     make_exportable(network)
-    assert [type(network[0]), type(network[1][0])] == [AdaptiveAverage, Upsample]
+    assert [type(network[0]), type(network[1][0])] == [AdaptiveAverage, nn.Upsample]
     torch.testing.assert_close(network(x), wanted, rtol=0, atol=1e-6)
 
 
@@ -166,9 +162,9 @@ def test_tolerance_is_a_share_of_the_largest_value(difference, largest, passes):
         return (torch.full_like(image, -largest + difference),)
 
     (found,) = compare(run, expected, [(1, 64, 64)])
-    assert found.values['largest difference'] == pytest.approx(difference, rel=1e-4)
-    assert found.values['largest value'] == pytest.approx(largest)
-    assert found.passes is passes
+    assert found['largest difference'] == pytest.approx(difference, rel=1e-4)
+    assert found['largest value'] == pytest.approx(largest)
+    assert found['result'] is passes
 
 
 def test_nan_never_passes():
@@ -180,9 +176,10 @@ def test_nan_never_passes():
 
     for pair in ((run, broken), (broken, run)):
         (found,) = compare(*pair, [(1, 64, 64)], tolerance=1)
-        assert not found.passes
+        assert not found['result']
 
 
+SEGMENTOR = 'fpn_uniformer-nano_toy-128x128'
 CONFIG = """
 default_scope = 'mmseg'
 model = dict(type='mmuniformer.UniFormer', arch='nano')
@@ -222,6 +219,44 @@ def test_sizes_that_do_not_fit_are_refused(refusal, onnx):
     assert 'sides from 64 up' in refusal('--shape', 48, 64)
     auto = ('--shape', 64, 64, '--cfg-options', 'model.stage3_attn=auto')
     assert 'model.backbone.stage3_attn=hybrid' in refusal(*auto)
+
+
+@pytest.mark.frameworks
+def test_config_without_a_model_is_refused(refusal, onnx, tmp_path):
+    pytest.importorskip('mmdet')
+    (tmp_path / 'net.py').write_text("default_scope = 'mmdet'")
+    assert 'no `model`' in refusal('--shape', 64, 64)
+
+
+@pytest.mark.frameworks
+def test_missing_images_for_calibration_are_refused_before_the_work(onnx, tmp_path):
+    pytest.importorskip('mmseg')
+    file = tmp_path / 'net.onnx'
+    data = f'train_dataloader.dataset.data_root={tmp_path}/none/'
+    arguments = [SEGMENTOR, '--out', str(file), '--int8', '--cfg-options', data]
+    result = CliRunner().invoke(command, arguments)
+    assert isinstance(result.exception, UserError), result.output
+    assert 'none' in str(result.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.frameworks
+def test_8_bit_file_that_is_not_finished_does_not_stay(onnx, tmp_path, toy_root, monkeypatch):
+    pytest.importorskip('mmseg')
+
+    def quantize(source, file, images):
+        assert next(images).shape == (1, 3, 128, 128)
+        file.write_text('half')
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, 'write', lambda target, file, *_: file.write_text('whole'))
+    monkeypatch.setattr(files, 'write_int8', quantize)
+    options = Options(
+        out=tmp_path / 'net.onnx', int8=True, calibrate=toy_root / 'coco/val2017', check=False
+    )
+    with pytest.raises(KeyboardInterrupt):
+        export_model(load_config(SEGMENTOR), None, options)
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [('net.onnx', 'whole')]
 
 
 def test_options_that_do_not_go_together_are_refused(refusal):
@@ -268,6 +303,9 @@ def test_models_that_cannot_be_exported_are_refused():
     model = nn.Sequential(make_backbone('global'))
     with pytest.raises(UserError, match='Sequential: .* --backbone-only'):
         make_target(Config({}), model, backbone_only=False, shape=(64, 64))
+    model.head = nn.Linear(1, 1)  # as of a pose estimator without heatmaps
+    with pytest.raises(UserError, match='Sequential: .* --backbone-only'):
+        make_target(Config({'default_scope': 'mmpose'}), model, False, shape=(64, 64))
 
 
 @pytest.mark.slow

@@ -58,26 +58,26 @@ def test_model_equals_itself_and_differs_from_a_perturbed_one(model, image):
         return detector.detect(model, image)
 
     (found,) = comparison.compare_detections(network, expected, [image, image.flip(3)], 1e-3)
-    assert (found.values['images'], found.values['surplus']) == (2, 0)
-    count = found.values['detections']
-    assert count == found.values['equal boxes'] == found.values['equal masks'] > 10
-    assert found.passes
+    assert (found['images'], found['surplus']) == (2, 0)
+    count = found['detections']
+    assert count == found['equal boxes'] == found['equal masks'] > 10
+    assert found['result']
 
     other = copy.deepcopy(model)
     other.roi_head.mask_head.conv_logits.bias.data += 0.5
     (found,) = comparison.compare_detections(
         detector.Detections(other, SHAPE), expected, [image], 1e-3
     )
-    assert found.values['equal boxes'] == found.values['detections']
-    assert not found.passes
+    assert found['equal boxes'] == found['detections']
+    assert not found['result']
 
     other = copy.deepcopy(model)
     other.backbone.blocks3[0].attn.proj.weight.data *= 1.1
     (found,) = comparison.compare_detections(
         detector.Detections(other, SHAPE), expected, [image], 1e-3
     )
-    assert found.values['equal boxes'] < found.values['detections']
-    assert not found.passes
+    assert found['equal boxes'] < found['detections']
+    assert not found['result']
 
 
 def detections(box=(8.0, 8.0, 40.0, 40.0), score=0.9, label=1, surplus=0):
@@ -107,8 +107,8 @@ def test_matching(changes, matched, passes):
         lambda image: detections(**changes), lambda image: theirs, [torch.zeros(1)], 1e-3
     )
     keys = ('detections', 'equal boxes', 'equal masks')
-    assert [found.values[key] for key in keys] == [1, matched, matched]
-    assert found.passes is passes
+    assert [found[key] for key in keys] == [1, matched, matched]
+    assert found['result'] is passes
 
 
 def test_nothing_detected_is_neither_equal_nor_different():
@@ -118,7 +118,7 @@ def test_nothing_detected_is_neither_equal_nor_different():
         (found,) = comparison.compare_detections(
             lambda image: nothing, lambda image, expected=expected: expected, [torch.zeros(1)], 1e-3
         )
-        assert found.passes is passes
+        assert found['result'] is passes
 
 
 @pytest.mark.parametrize(
@@ -135,16 +135,25 @@ def test_detectors_of_other_parts_are_refused(options, reason):
         detector.Detections(other, SHAPE)
 
 
-def test_images_are_padded_to_the_one_size(toy_root, model):
+def test_images_are_padded_to_the_one_size(toy_root, model, monkeypatch):
     images = pytest.importorskip('mmuniformer.deployment.images')
+    monkeypatch.setattr(images, 'COMPARED_IMAGES', 3)
     cfg = load_config(TOY, {'test_dataloader.dataset.data_root': f'{toy_root}/coco/'})
-    found = list(images.padded_images(cfg, model, (160, 192), 3))
+    found = images.images_to_compare(cfg, model, (160, 192))
     assert [tuple(image.shape) for image in found] == [(1, 3, 160, 192)] * 3
     assert found[0][:, :, 128:].abs().max() == 0
     assert found[0][:, :, :128, :128].std() > 0.5
-    assert list(images.padded_images(cfg, model, (96, 192), 3)) == []
+    with pytest.raises(UserError, match='no image of the test data fits into 96 x 192'):
+        images.images_to_compare(cfg, model, (96, 192))
     with pytest.raises(UserError, match='no train_dataloader.dataset.pipeline'):
-        next(images.images_from('train', Config({}), model, 1))
+        images.images_from('train', Config({}), model, 1)
+
+
+def test_folder_without_images_is_refused(tmp_path, model):
+    images = pytest.importorskip('mmuniformer.deployment.images')
+    (tmp_path / 'clip.mp4').write_bytes(b'a video')
+    with pytest.raises(UserError, match='no image in'):
+        images.images_from(tmp_path, load_config(TOY), model, 1)
 
 
 def test_wrapped_training_data_calibrate_too(toy_root, model):

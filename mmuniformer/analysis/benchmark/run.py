@@ -35,6 +35,7 @@ from mmuniformer.analysis.metafile import stated_accuracy
 PASSES = {INFERENCE: 1, TRAINING: 3}
 """Multiply-adds over those of forward: backward has two products for each of forward."""
 MEGABYTE = 1 << 20
+SCORES = ('mIoU', 'mAcc', 'aAcc')
 
 
 def make_cases(
@@ -101,7 +102,7 @@ def measure_cases(
                 params_m=params / 1e6,
                 difference=differences.get((index, shape)),
                 published=case.published,
-                **scores[index],
+                **{name: scores[index].get(name) for name in SCORES},
             )
             if settings.repeats:
                 set_times(row, timings[index, shape], settings, shape)
