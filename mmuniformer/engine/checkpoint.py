@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from mmuniformer.errors import CheckpointError
 from mmuniformer.models.base import find_backbone
@@ -30,7 +31,8 @@ def checked_state_dict(
 ) -> dict[str, Tensor]:
     """Return a checkpoint's state dict by the model's keys; refuse one that would half load.
 
-    mmengine loads what fits and warns about the rest. Models without a backbone of ours pass.
+    mmengine loads what fits and warns about the rest. Models without a backbone of ours pass, and
+    those whose weights are sharded: FSDP and the like do not show their shapes.
 
     Args:
         model: Detector, segmentor or pose estimator, wrapped or not.
@@ -45,7 +47,7 @@ def checked_state_dict(
     prefix, backbone = find_backbone(model)
     ours = model.state_dict()
     state = state_dict_of(raw, ours)
-    if backbone is not None:
+    if backbone is not None and not is_model_wrapper(model):
         theirs = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         if not theirs:
             raise CheckpointError(no_backbone_message(source, prefix, state))
@@ -56,8 +58,8 @@ def checked_state_dict(
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the model inside wrappers for parallel training and test-time augmentation."""
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+    """Return the model inside wrappers for data-parallel runs and test-time augmentation."""
+    while isinstance(model, (DataParallel, DistributedDataParallel, BaseTTAModel)):
         model = model.module
     return model
 

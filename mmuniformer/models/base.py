@@ -220,17 +220,15 @@ class StagedBackbone(BaseModule):
         device = next(self.parameters()).device
         self.deployed = torch.ones((), dtype=torch.bool, device=device)
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *args: Any
-    ) -> None:
-        """Refuse weights of another form or network; mmengine calls this with ``strict`` on."""
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Refuse weights of another form or network; torch and mmengine load both by this."""
         theirs = {
             key.removeprefix(prefix): value
             for key, value in state_dict.items()
             if key.startswith(prefix) and isinstance(value, Tensor)
         }
-        check_state_dict(self.state_dict(), theirs, strict)
-        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *args)
+        check_state_dict(self.state_dict(), theirs)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def train(self, mode: bool = True) -> StagedBackbone:
         """Switch the mode; frozen stages and, with ``norm_eval``, BatchNorm stay in eval.

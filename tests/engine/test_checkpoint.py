@@ -5,6 +5,7 @@ import logging
 import pytest
 import torch
 from mmengine.model import BaseModel, BaseTTAModel
+from mmengine.registry import MODEL_WRAPPERS
 from torch import nn
 
 from mmuniformer.engine import checkpoint as module
@@ -134,6 +135,19 @@ class TestWholeModel:
         checkpoint['meta'] = {'mmuniformer': {'head_dim': 32}}
         with pytest.raises(CheckpointError, match='head_dim 32 .*Set head_dim=32'):
             self.check(checkpoint)
+
+    def test_sharded_models_pass(self, monkeypatch):
+        """FSDP and DeepSpeed hold flat or empty parameters while a checkpoint is loaded."""
+
+        class Sharding(nn.Module):
+            def __init__(self, module):
+                super().__init__()
+                self.module = module
+                for parameter in module.parameters():
+                    parameter.data = torch.empty(0)
+
+        monkeypatch.setitem(MODEL_WRAPPERS.module_dict, 'Sharding', Sharding)
+        self.check({'state_dict': Detector().state_dict()}, Sharding(Detector()))
 
     def test_models_of_others_pass(self):
         self.check({'state_dict': {}}, nn.Linear(2, 2))

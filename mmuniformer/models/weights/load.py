@@ -29,6 +29,7 @@ from mmuniformer.models.weights.released import (
     preset_name,
     record_of,
     spec_of,
+    stem_weight,
 )
 
 TOKEN_LABELED_32 = ('UniFormer small', 'UniFormer small_plus', 'UniFormer base')
@@ -119,27 +120,20 @@ def check_form(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None
         )
 
 
-def check_state_dict(ours: dict[str, Tensor], theirs: dict[str, Tensor], strict: bool) -> None:
-    """Refuse what ``load_state_dict`` would half load into a backbone.
+def check_state_dict(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    """Refuse the state dict of another network, of which ``load_state_dict`` would load half.
 
     mmengine loads what fits and warns about the rest, so that a ``base`` detector goes into a
-    ``small`` one. Keys of no network at all, as an adapter adds them, are left to the caller.
-
-    Args:
-        ours: The backbone's state dict.
-        theirs: What is given for it, by the same keys; nothing passes.
-        strict: Whether all of the backbone is expected.
+    ``small`` one. A state dict without a stem is a part, as adapters and trained layers are: what
+    of it fits is for the caller to say.
 
     Raises:
         CheckpointError: The weights are of another network or in another form.
     """
     check_form(ours, theirs)
-    common = ours.keys() & theirs.keys()
-    if strict and common:
-        reshaped = any(ours[key].shape != theirs[key].shape for key in common)
-        if reshaped or spec_of(ours).differences(spec_of(theirs)):
-            match = match_backbone(ours, theirs)
-            raise CheckpointError(explain('the state dict', ours, theirs, match))
+    if stem_weight(theirs) is not None and spec_of(ours).differences(spec_of(theirs)):
+        match = match_backbone(ours, theirs)
+        raise CheckpointError(explain('the state dict', ours, theirs, match))
 
 
 def check_head_dim(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.model import BaseModel, ConstantInit, PretrainedInit
-from mmengine.runner.checkpoint import load_checkpoint
+from mmengine.runner.checkpoint import load_checkpoint, load_state_dict
 from torch import nn
 
 from mmuniformer.errors import CheckpointError
@@ -125,17 +125,26 @@ def test_additional_keys_of_an_adapter_are_left_to_the_caller():
     model = Segmentor()
     plain = model.state_dict()
     model.backbone.blocks3[0].attn.qkv.register_parameter('lora', nn.Parameter(torch.ones(2)))
-    path = {'state_dict': plain}
-    from mmengine.runner.checkpoint import _load_checkpoint_to_model
+    load_state_dict(model, plain)
 
-    _load_checkpoint_to_model(model, path)
+
+@pytest.mark.parametrize('part', ['backbone.blocks3.0.', 'backbone.blocks3.3.', 'backbone.norm'])
+def test_parts_are_left_to_the_caller(part):
+    """Trained layers, for example, may be all that a file of an adapter holds."""
+    given = {
+        key: torch.full_like(value, 3)
+        for key, value in Segmentor().state_dict().items()
+        if key.startswith(part)
+    }
+    for load in (load_state_dict, Segmentor.load_state_dict):
+        model = Segmentor()
+        load(model, given, strict=False)
+        assert all((model.state_dict()[key] == 3).all() for key in given)
 
 
 def test_unused_stages_of_a_file_are_no_other_network():
     state = UniFormerLight('nano').state_dict()
     model = UniFormerLight('nano', out_indices=(1,))
-    from mmengine.runner.checkpoint import load_state_dict
-
     load_state_dict(model, state)
     assert torch.equal(model.norm2.weight, state['norm2.weight'])
 
