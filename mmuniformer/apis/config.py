@@ -35,16 +35,6 @@ TASKS = {
 """By the name that commands and folders have for it."""
 
 
-def config_root() -> Path:
-    """Return the folder that holds ``det``, ``seg`` and ``pose``.
-
-    An installed package carries it in ``.mim``, where mim looks; a checkout has it beside the
-    package.
-    """
-    installed = PACKAGE / '.mim' / 'configs'
-    return installed if installed.is_dir() else PACKAGE.parent / 'configs'
-
-
 def find_config(name: str) -> Path:
     """Return the path of a config given as a path, a file name or a bare name.
 
@@ -58,15 +48,17 @@ def find_config(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    wanted = path.name if path.suffix == '.py' else f'{path.name}.py'
-    shipped = [p for p in sorted(config_root().rglob('*.py')) if '_base_' not in p.parts]
-    for candidate in shipped:
-        if candidate.name == wanted:
-            return candidate
-    close = ', '.join(difflib.get_close_matches(path.stem, [p.stem for p in shipped]))
+    # An installed package has its configs where mim looks; a checkout has them beside the package.
+    installed = PACKAGE / '.mim' / 'configs'
+    root = installed if installed.is_dir() else PACKAGE.parent / 'configs'
+    shipped = {p.stem: p for p in sorted(root.rglob('*.py')) if '_base_' not in p.parts}
+    stem = path.name.removesuffix('.py')
+    if stem in shipped:
+        return shipped[stem]
+    close = ', '.join(difflib.get_close_matches(stem, shipped))
     raise UserError(
         f'{name}: no such file, and no shipped config has that name. '
-        f'{f"The closest are {close}." if close else f"They are in {config_root()}."}'
+        + (f'The closest are {close}.' if close else f'They are in {root}.')
     )
 
 
@@ -78,13 +70,13 @@ def load_config(path: str | Path, cfg_options: Mapping[str, Any] | None = None) 
         cfg_options: New values by dotted key, like ``{'model.backbone.arch': 'nano'}``.
 
     Raises:
-        UserError: There is no such config, or it can't be read, or it has no such key.
+        UserError: There is no such config, it cannot be read, or it has no such key.
     """
     file = find_config(str(path))
     try:
         cfg = Config.fromfile(file)
     except Exception as error:  # a config is a program: anything may go wrong in it
-        raise UserError(f'{file} can not be read: {type(error).__name__}: {error}') from error
+        raise UserError(f'{file} cannot be read: {type(error).__name__}: {error}') from error
     try:
         cfg.merge_from_dict(dict(cfg_options or {}))
     except (KeyError, TypeError, IndexError) as error:
@@ -123,7 +115,7 @@ def split_data(cfg: Config, split: str) -> Mapping[str, Any]:
     Raises:
         UserError: The config has none.
     """
-    data = cfg.get(f'{split}_dataloader', {}).get('dataset')
+    data = (cfg.get(f'{split}_dataloader') or {}).get('dataset')
     while data is not None and 'pipeline' not in data:
         inner = data.get('dataset', data.get('datasets'))
         data = inner[0] if isinstance(inner, (list, tuple)) else inner
@@ -133,6 +125,15 @@ def split_data(cfg: Config, split: str) -> Mapping[str, Any]:
             'prepared: add one'
         )
     return data
+
+
+def test_scale(cfg: Config) -> tuple[int, int] | None:
+    """Return the two sides that the test pipeline resizes images to; None if it does not."""
+    for transform in test_data(cfg)['pipeline'] if cfg.get('test_dataloader') else ():
+        if type_name(transform).endswith('Resize') and 'scale' in transform:
+            scale = transform['scale']
+            return (scale, scale) if isinstance(scale, int) else tuple(scale)
+    return None
 
 
 def test_image_size(cfg: Config) -> tuple[int, int]:
@@ -146,10 +147,8 @@ def test_image_size(cfg: Config) -> tuple[int, int]:
     if 'input_size' in cfg.get('codec', {}):
         width, height = cfg.codec.input_size
         return height, width
-    for transform in test_data(cfg)['pipeline'] if 'test_dataloader' in cfg else ():
-        if type_name(transform).endswith('Resize') and 'scale' in transform:
-            sides = sorted(math.ceil(side / STRIDE) * STRIDE for side in transform['scale'])
-            return sides[0], sides[1]
+    if scale := test_scale(cfg):
+        return tuple(math.ceil(side / STRIDE) * STRIDE for side in sorted(scale))
     raise UserError('the config does not state the size of images: give --shape HEIGHT WIDTH')
 
 

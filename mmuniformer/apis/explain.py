@@ -13,7 +13,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from mmuniformer.apis.attention_maps import Place, principal_colors, record
-from mmuniformer.apis.config import scope_of, test_data, type_name
+from mmuniformer.apis.config import scope_of, test_scale, type_name
 from mmuniformer.apis.models import build_module
 from mmuniformer.errors import UserError
 from mmuniformer.models import UniFormer, UniFormerLight
@@ -93,10 +93,8 @@ def test_zoom(cfg: Config, height: int, width: int) -> float:
     """Return the factor by which the test pipeline resizes an image, aspect ratio kept."""
     if 'input_size' in cfg.get('codec', {}):
         return min(cfg.codec.input_size[0] / width, cfg.codec.input_size[1] / height)
-    for transform in test_data(cfg)['pipeline'] if 'test_dataloader' in cfg else ():
-        if type_name(transform).endswith('Resize') and 'scale' in transform:
-            long, short = max(transform['scale']), min(transform['scale'])
-            return min(long / max(height, width), short / min(height, width))
+    if scale := test_scale(cfg):
+        return min(max(scale) / max(height, width), min(scale) / min(height, width))
     return 1.0
 
 

@@ -18,14 +18,7 @@ from mmuniformer.models.weights.files import load_state_dict_file
 
 
 def class_of(settings: Mapping[str, Any]) -> type:
-    """Return the class that the settings of a module build, in the current scope.
-
-    Args:
-        settings: With ``type``: a class, or the name of a registered one.
-
-    Raises:
-        UserError: No class is registered by that name.
-    """
+    """Return the class that the settings of a module build, in the current scope."""
     kind = settings.get('type')
     if isinstance(kind, str):
         with MODELS.switch_scope_and_registry(None) as registry:
@@ -37,11 +30,7 @@ def class_of(settings: Mapping[str, Any]) -> type:
 
 
 def build_module(settings: Mapping[str, Any]) -> nn.Module:
-    """Build a model or a part of one from its settings.
-
-    Raises:
-        UserError: It cannot be built; says why.
-    """
+    """Build a model or a part of one; what cannot be built is an error of the settings."""
     try:
         return MODELS.build(settings)
     except (ValueError, TypeError, KeyError, AssertionError) as error:
@@ -76,7 +65,6 @@ def build_model(
         raw = load_state_dict_file(source)
         # What may be missing is known from the check: BatchNorm's counters.
         model.load_state_dict(checked_state_dict(model, raw, source), strict=False)
-        meta = (raw.get('meta') or {}).get('dataset_meta')
-        if meta:
+        if meta := (raw.get('meta') or {}).get('dataset_meta'):
             model.dataset_meta = meta
     return model.to(device).eval()

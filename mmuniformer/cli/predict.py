@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +20,17 @@ SKIPPED_STATUS = 3
 """Exit status of a run that skipped inputs."""
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+threshold = partial(click.option, type=click.FloatRange(0, 1), default=0.3, show_default=True)
+score_thr = threshold(
+    '--score-thr', help='Skip instances (pose: do not draw keypoints) with a lower score.'
+)
 
 
 def read_ann_file(ctx: click.Context, param: click.Parameter, path: Path | None) -> Any:
     """Read the COCO data set of ``--ann-file``."""
-    from mmuniformer.apis.inference.coco import read_data_set
+    from mmuniformer.apis.inference.coco import read_coco
 
-    return read_data_set(path) if path else None
+    return read_coco(path) if path else None
 
 
 def shared(function: Callable[..., None]) -> Callable[..., None]:
@@ -64,15 +69,6 @@ def shared(function: Callable[..., None]) -> Callable[..., None]:
     for decorator in reversed(decorators):
         function = decorator(function)
     return function
-
-
-score_thr = click.option(
-    '--score-thr',
-    type=click.FloatRange(0, 1),
-    default=0.3,
-    show_default=True,
-    help='Skip instances (pose: do not draw keypoints) with a lower score.',
-)
 
 
 @click.group()
@@ -119,13 +115,7 @@ def seg(**options: Any) -> None:
 @click.option('--boxes', type=FILE, help='Take boxes from a COCO data set or COCO results.')
 @click.option('--det-config', help='Detect boxes first, with this config ...')
 @click.option('--det-checkpoint', help='... and this checkpoint.')
-@click.option(
-    '--box-thr',
-    type=click.FloatRange(0, 1),
-    default=0.3,
-    show_default=True,
-    help='Skip boxes that were detected with a lower score.',
-)
+@threshold('--box-thr', help='Skip boxes that were detected with a lower score.')
 @click.option(
     '--box-classes',
     metavar='NAME,...|all',
@@ -158,7 +148,12 @@ def pose(
         finder = BoxFile(boxes, box_thr, names, (data_set or {}).get('categories', ()))
         data_set = data_set or finder.data_set
     elif not det_config:
-        finder = WholeImage(','.join(names) or 'person', data_set)
+        if len(names) > 1 or 'all' in names:
+            raise UserError(
+                f'--box-classes {box_classes}: without --boxes or --det-config each image is one '
+                'instance: give its category alone'
+            )
+        finder = WholeImage(*names, data_set=data_set)
     run = Run('pose', data_set=data_set, need_ids=boxes is not None, **options)
     if finder is None:
         device, amp = str(run.network.device), run.network.amp
@@ -173,12 +168,7 @@ def pose(
 
 
 class Run:
-    """A run of the command: its frames, output files and network, checked in this order.
-
-    Raises:
-        UserError: Something does not fit.
-        SystemExit: There is nothing to predict on.
-    """
+    """A run of the command: its frames, output files and network, checked in this order."""
 
     def __init__(
         self,

@@ -30,10 +30,9 @@ def thickness(image: np.ndarray) -> int:
     return max(1, round(max(image.shape[:2]) / 400))
 
 
-def blend(image: np.ndarray, mask: np.ndarray, color: Color, opacity: float = 0.45) -> None:
-    """Tint the pixels of a boolean mask in place."""
-    tint = np.array(color, dtype=np.float32)
-    image[mask] = (image[mask] * (1 - opacity) + tint * opacity).round().astype(np.uint8)
+def pixels(points: np.ndarray) -> list[list[int]]:
+    """Return points ``(N, 2)`` at whole pixels; a box is two of them."""
+    return np.rint(np.reshape(points, (-1, 2))).astype(int).tolist()
 
 
 def put_label(
@@ -66,25 +65,19 @@ def draw_instances(
 ) -> np.ndarray:
     """Draw masks, boxes and labels on a copy; the first instance lies on top.
 
-    Args:
-        image: ``(H, W, 3)``.
-        boxes: ``(N, 4)``, x1, y1, x2, y2 in pixels.
-        labels: One per box.
-        color_of: One per box.
-        masks: ``(N, H, W)`` boolean.
+    ``boxes`` are ``(N, 4)``, x1, y1, x2, y2 in pixels, ``masks`` ``(N, H, W)`` boolean.
     """
     result = image.copy()
     line = thickness(image)
     order = range(len(boxes) - 1, -1, -1)
     for i in order if masks is not None else ():
-        blend(result, masks[i], color_of[i])
+        result[masks[i]] = np.rint(result[masks[i]] * 0.55 + np.array(color_of[i]) * 0.45)
         outline, _ = cv2.findContours(
             masks[i].astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
         )
         cv2.drawContours(result, outline, -1, color_of[i], line, cv2.LINE_AA)
     for i in order:
-        x1, y1, x2, y2 = (int(round(float(v))) for v in boxes[i])
-        cv2.rectangle(result, (x1, y1), (x2, y2), color_of[i], line)
+        cv2.rectangle(result, *pixels(boxes[i]), color_of[i], line)
     for i in order:
         put_label(result, labels[i], boxes[i][0], boxes[i][1], color_of[i])
     return result
@@ -93,13 +86,9 @@ def draw_instances(
 def draw_map(
     image: np.ndarray, classes: np.ndarray, names: Sequence[str], color_of: Sequence[Color]
 ) -> np.ndarray:
-    """Tint each pixel by its class, outline the regions and name each class where it is widest.
+    """Tint each pixel of a copy by its class, outline the regions, name each class once.
 
-    Args:
-        image: ``(H, W, 3)``; it is not changed.
-        classes: ``(H, W)``, class indices.
-        names: One per class.
-        color_of: One per class.
+    ``classes`` are ``(H, W)``, class indices; ``names`` and ``color_of`` have one entry a class.
     """
     table = np.array(color_of, dtype=np.uint8)
     result = cv2.addWeighted(image, 0.5, table[classes], 0.5, 0)
@@ -130,21 +119,14 @@ def draw_poses(
 ) -> np.ndarray:
     """Draw skeletons and their boxes on a copy.
 
-    Args:
-        image: ``(H, W, 3)``.
-        boxes: ``(N, 4)``, x1, y1, x2, y2 in pixels.
-        keypoints: ``(N, K, 2)``, x, y in pixels.
-        visible: ``(N, K)``, which of them to draw.
-        links: Pairs of keypoints to join.
-        link_colors: One per link.
-        point_colors: One per keypoint.
+    ``boxes`` are ``(N, 4)``, x1, y1, x2, y2 in pixels, ``keypoints`` ``(N, K, 2)``, x, y; those
+    ``visible``, ``(N, K)``, are drawn. ``links`` are the pairs of keypoints to join.
     """
     result = image.copy()
     line = thickness(image)
     for box, points, shown in zip(boxes, keypoints, visible, strict=True):
-        x1, y1, x2, y2 = (int(round(float(v))) for v in box)
-        cv2.rectangle(result, (x1, y1), (x2, y2), (255, 255, 255), line, cv2.LINE_AA)
-        places = [(int(round(float(x))), int(round(float(y)))) for x, y in points]
+        cv2.rectangle(result, *pixels(box), (255, 255, 255), line, cv2.LINE_AA)
+        places = pixels(points)
         for (start, end), color in zip(links, link_colors, strict=True):
             if shown[start] and shown[end]:
                 cv2.line(result, places[start], places[end], color, 2 * line, cv2.LINE_AA)

@@ -29,9 +29,13 @@ def test_image_size_is_that_of_the_test_pipeline(kind):
     pipeline = [{'type': 'LoadImageFromFile'}, {'type': kind, 'scale': (1333, 800)}]
     data = {'dataset': {'pipeline': pipeline}}
     assert test_image_size(Config({'test_dataloader': {'dataset': data}})) == (800, 1344)
+    pipeline[1]['scale'] = 640  # mmcv takes one number for both sides
+    assert test_image_size(Config({'test_dataloader': {'dataset': data}})) == (640, 640)
     data['dataset']['pipeline'] = pipeline[:1]
     with pytest.raises(UserError, match='give --shape'):
         test_image_size(Config({'test_dataloader': {'dataset': data}}))
+    with pytest.raises(UserError, match='give --shape'):
+        test_image_size(Config({'test_dataloader': None}))
 
 
 def test_image_size_of_a_pose_estimator_is_its_codecs():

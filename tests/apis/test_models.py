@@ -30,7 +30,7 @@ def test_configs_that_cannot_be_read(tmp_path):
         load_config(NANO.replace('nano', 'pico'))
     for text, reason in (('a = ', 'SyntaxError'), ('a = 1 / 0', 'ZeroDivisionError')):
         (tmp_path / 'broken.py').write_text(text)
-        with pytest.raises(UserError, match=f'broken.py can not be read: {reason}'):
+        with pytest.raises(UserError, match=f'broken.py cannot be read: {reason}'):
             load_config(tmp_path / 'broken.py')
     (tmp_path / 'fine.py').write_text('a = [1]')
     with pytest.raises(UserError, match=r'--cfg-options does not fit .*fine.py'):

@@ -58,11 +58,11 @@ class BoxFile:
         names: Sequence[str] = (),
         categories: Sequence[Mapping[str, Any]] = (),
     ):
-        content = read_coco(path)
-        self.data_set = content if isinstance(content, dict) else None
+        entries = read_coco(path, results=True)
+        self.data_set = entries if isinstance(entries, dict) else None
         if self.data_set is not None:
             categories = self.data_set.get('categories', ())
-            content = self.data_set.get('annotations', [])
+            entries = self.data_set.get('annotations', [])
         if names and not categories:
             raise UserError(
                 f'--box-classes: {path} has no category names; give the data set that has them '
@@ -72,7 +72,7 @@ class BoxFile:
         self.categories = [{'id': known[n], 'name': n} for n in chosen(names, known, path)]
         labels = {category['id']: label for label, category in enumerate(self.categories)}
         self.boxes: dict[Any, list[list[float]]] = defaultdict(list)
-        for number, entry in enumerate(content):
+        for number, entry in enumerate(entries):
             try:
                 x, y, width, height = map(float, entry['bbox'])
                 score = float(entry.get('score', 1))
@@ -92,8 +92,7 @@ class BoxFile:
         for frame in frames:
             height, width = frame.image.shape[:2]
             boxes = np.array(self.boxes.get(frame.id, []), dtype=np.float32).reshape(-1, 6)
-            boxes[:, 0:4:2] = boxes[:, 0:4:2].clip(0, width)
-            boxes[:, 1:4:2] = boxes[:, 1:4:2].clip(0, height)
+            boxes[:, :4] = boxes[:, :4].clip(0, [width, height, width, height])
             found.append(boxes)
         return found
 
@@ -130,11 +129,7 @@ class Detected:
 
 
 def chosen(names: Sequence[str], known: Sequence[str], where: object) -> list[str]:
-    """Return the categories to use, of those that are known and in their order.
-
-    Raises:
-        UserError: One of the names is not known.
-    """
+    """Return the categories to use, of those that are known and in their order."""
     names = names or ([PERSON] if PERSON in known else ['all'])
     missing = [name for name in names if name not in known]
     if missing not in ([], ['all']):

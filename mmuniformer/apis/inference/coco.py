@@ -1,4 +1,4 @@
-"""COCO files around prediction: data sets, image ids and category ids."""
+"""COCO files around prediction: data sets, image ids, category ids and masks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mmuniformer.apis.inference.decode import is_video
 from mmuniformer.errors import InputError, UserError
 
@@ -15,27 +17,19 @@ COCO_UNUSED_IDS = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
 """COCO numbers its 80 classes from 1 to 90 without these."""
 
 
-def read_coco(path: Path) -> dict[str, Any] | list[Any]:
-    """Read a COCO data set (a dictionary with ``images``) or COCO results (a list).
-
-    Raises:
-        UserError: The file cannot be read or is something else.
-    """
+def read_coco(path: Path, results: bool = False) -> Any:
+    """Read a COCO data set, a dictionary; with ``results`` it may be COCO results, a list."""
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
-    except OSError as error:
-        raise UserError(f'{path}: {error.strerror}') from error
-    except ValueError as error:
-        raise UserError(f'{path} is no JSON file: {error}') from error
-    if isinstance(content, list):
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path} cannot be read as JSON: {error}') from error
+    if isinstance(content, list) and results:
         return content
-    images = content.get('images') if isinstance(content, dict) else None
     if (
-        not isinstance(images, list)
-        or not all(
-            isinstance(image, dict) and {'id', 'file_name'} <= set(image) for image in images
-        )
+        not isinstance(content, dict)
+        or not isinstance(content.get('images'), list)
         or not isinstance(content.get('annotations', []), list)
+        or not all(isinstance(i, dict) and {'id', 'file_name'} <= set(i) for i in content['images'])
     ):
         raise UserError(
             f'{path} is no COCO data set: that is a dictionary with `images`, each with id and '
@@ -44,16 +38,12 @@ def read_coco(path: Path) -> dict[str, Any] | list[Any]:
     return content
 
 
-def read_data_set(path: Path) -> dict[str, Any]:
-    """Read a COCO data set.
+def encode_mask(mask: np.ndarray) -> dict[str, Any]:
+    """Return a mask ``(H, W)`` as COCO's compressed RLE."""
+    from pycocotools.mask import encode
 
-    Raises:
-        UserError: The file is something else.
-    """
-    content = read_coco(path)
-    if isinstance(content, list):
-        raise UserError(f'{path} is no COCO data set, but a list, as results are')
-    return content
+    code = encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {**code, 'counts': code['counts'].decode()}
 
 
 class ImageIds:
@@ -92,37 +82,29 @@ class ImageIds:
             for image in self.listed.get(path.name, ())
             if index is None or image.get('frame_id') == index
         ]
-        if len(found) > 1:
-            here = [f'/{p.as_posix().lstrip("/")}' for p in (path.absolute(), path.resolve())]
-            names = [Path(image['file_name']).as_posix() for image in found]
-            found = [
-                image
-                for image, name in zip(found, names, strict=True)
-                if any(place.endswith('/' + name.lstrip('/')) for place in here)
-            ]
-            if len(found) != 1:
-                raise InputError(
-                    f'{path}: may be any of several images of the annotation file: '
-                    f'{", ".join(names)}'
-                )
         if not found:
             raise InputError(f'{path}: not among the images of the annotation file')
+        if len(found) > 1:
+            names = ', '.join(Path(image['file_name']).as_posix() for image in found)
+            found = [image for image in found if lies_at(path, image['file_name'])]
+            if len(found) != 1:
+                raise InputError(f'{path}: may be any of several annotated images: {names}')
         return found[0]['id']
+
+
+def lies_at(path: Path, name: str) -> bool:
+    """Tell whether the full path of a file, or of what it links to, ends with a file name."""
+    parts = Path(name.lstrip('/')).parts
+    return any(place.parts[-len(parts) :] == parts for place in (path.absolute(), path.resolve()))
 
 
 def categories_of(
     names: Sequence[str], data_set: Mapping[str, Any] | None = None
 ) -> list[dict[str, Any]]:
-    """Return id and name of classes: ids of a data set, COCO's for COCO's classes, else 1, 2, ...
-
-    Raises:
-        UserError: The data set has categories, but lacks one of the classes.
-    """
-    listed = (data_set or {}).get('categories')
-    if listed:
+    """Return ids and names of classes: ids are the data set's, COCO's, or 1, 2, ..."""
+    if listed := (data_set or {}).get('categories'):
         by_name = {category['name']: category['id'] for category in listed}
-        missing = [name for name in names if name not in by_name]
-        if missing:
+        if missing := [name for name in names if name not in by_name]:
             raise UserError(
                 f'the annotation file has no category {missing[0]!r}, which is predicted; it has '
                 f'{", ".join(by_name)}'

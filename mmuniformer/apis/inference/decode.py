@@ -29,11 +29,7 @@ def is_video(path: Path) -> bool:
 
 
 def check_file(path: Path) -> None:
-    """Refuse what cannot be read to its end, such as a folder, a pipe or an empty file.
-
-    Raises:
-        InputError: It is missing, no regular file, or empty.
-    """
+    """Refuse what cannot be read to its end, such as a folder, a pipe or an empty file."""
     try:
         status = path.stat()
     except OSError as error:
@@ -57,51 +53,35 @@ def read_image(path: Path) -> np.ndarray:
     check_file(path)
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f'{path}: {error.strerror}') from error
-    try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
-            return to_bgr(image, data)
-    except InputError as error:
-        raise InputError(f'{path}: {error}') from error
+            if is_deep(image, data):
+                image = eight_bits(image, data)
+            image = ImageOps.exif_transpose(image)
+            if image.has_transparency_data:
+                image = image.convert('RGBA')
+                image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
+            return np.ascontiguousarray(np.asarray(image.convert('RGB'))[..., ::-1])
     except Exception as error:  # decoders raise whatever their bytes lead them to
         why = str(error).split(' <_io')[0] or type(error).__name__
-        raise InputError(f'{path}: not an image that can be decoded: {why}') from error
-
-
-def to_bgr(image: Image.Image, data: bytes) -> np.ndarray:
-    """Return a loaded image, whose file held ``data``, as ``read_image`` does."""
-    if is_deep(image, data):
-        image = eight_bits(image, data)
-    image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-        image = image.convert('RGBA')
-        image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
-    return np.ascontiguousarray(np.asarray(image.convert('RGB'))[..., ::-1])
+        raise InputError(f'{path}: cannot be read as an image: {why}') from error
 
 
 def is_deep(image: Image.Image, data: bytes) -> bool:
     """Tell whether a file holds more than 8 bits a channel; Pillow cuts color down silently."""
-    if image.mode[0] in 'IF':
-        return True
     if image.format == 'PNG':
         return data[24] > 8  # the header's bit depth
-    if image.format == 'TIFF':
-        return max(image.tag_v2.get(258, (8,))) > 8  # BitsPerSample
-    return False
+    if image.format == 'TIFF' and max(image.tag_v2.get(258, (8,))) > 8:  # BitsPerSample
+        return True
+    return image.mode[0] in 'IF'
 
 
 def eight_bits(image: Image.Image, data: bytes) -> Image.Image:
-    """Return a deep image with 8 bits a channel, its alpha and orientation kept.
-
-    Raises:
-        InputError: The pixels are not unsigned integers of up to 16 bits.
-    """
+    """Return a deep image with 8 bits a channel, its alpha and orientation kept."""
     flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     values = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if values is None or values.dtype not in (np.uint8, np.uint16):
-        raise InputError('the pixels are not integers of 8 or 16 bits: convert the file')
+        raise ValueError('its pixels are not integers of 8 or 16 bits: convert the file')
     bits = max(8, int(values.max()).bit_length())
     result = Image.fromarray((values >> (bits - 8)).astype(np.uint8)[..., ::-1])
     if 'A' in image.getbands():
@@ -134,25 +114,26 @@ class Video:
         Raises:
             InputError: At the end, if frames were missing: says which.
         """
-        index, missing, first, broken = 0, 0, None, 0
-        while True:
+        index, run, corrupt = 0, 0, []
+        while run < MAX_BROKEN_RUN:
             ok, image = self.capture.read()
             if ok:
-                missing += broken
-                broken = 0
+                run = 0
                 yield index, image
-            elif index >= self.count or broken >= MAX_BROKEN_RUN:
-                break
+            elif index < self.count:
+                run += 1
+                corrupt.append(index)
             else:
-                broken += 1
-                first = index if first is None else first
+                break
             index += 1
         self.capture.release()
-        if index == broken:
+        if len(corrupt) == index:
             raise InputError(f'{self.path}: the video holds no frame that can be decoded')
-        if broken and self.path.suffix.lower() in COUNTED:
-            missing += self.count - index + broken
+        missing = len(corrupt) + max(0, self.count - index)
+        if self.path.suffix.lower() not in COUNTED:  # it may well end before the estimate
+            missing = len(corrupt) - run
         if missing:
             raise InputError(
-                f'{self.path}: {missing} of {self.count} frames are corrupt, from frame {first} on'
+                f'{self.path}: {missing} of {self.count} frames are corrupt, from frame '
+                f'{corrupt[0]} on'
             )

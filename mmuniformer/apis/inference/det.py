@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mmuniformer.apis.inference.coco import categories_of
+from mmuniformer.apis.inference.coco import categories_of, encode_mask
 from mmuniformer.apis.inference.network import Network
 from mmuniformer.apis.inference.sources import Frame
 from mmuniformer.visualization.draw import colors, draw_instances
@@ -67,8 +67,6 @@ class DetTask:
 
     def records(self, frame: Frame, result: Instances) -> list[dict[str, Any]]:
         """Return COCO results: bbox and, of a model with masks, segmentation."""
-        from pycocotools import mask
-
         records = []
         for i, (x1, y1, x2, y2) in enumerate(result.boxes.tolist()):
             record = {
@@ -78,8 +76,7 @@ class DetTask:
                 'score': round(float(result.scores[i]), 5),
             }
             if result.masks is not None:
-                code = mask.encode(np.asfortranarray(result.masks[i].astype(np.uint8)))
-                record['segmentation'] = {**code, 'counts': code['counts'].decode()}
+                record['segmentation'] = encode_mask(result.masks[i])
             records.append(record)
         return records
 

@@ -47,8 +47,13 @@ class Network:
         amp: bool = False,
         cfg_options: Mapping[str, Any] | None = None,
     ):
-        self.config = str(config)
-        self.device = usable_device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+        self.config, self.amp = str(config), amp
+        device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+        try:
+            self.device = torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            why = str(error).splitlines()[0]
+            raise UserError(f'--device {device}: {why}. Try --device cpu') from error
         cfg = load_config(config, cfg_options)
         self.scope = framework_of(cfg)
         if self.scope != TASKS[task].scope:
@@ -61,7 +66,6 @@ class Network:
         with scope_of(cfg):
             self.pipeline = Compose(array_pipeline(cfg))
             self.meta = {**config_meta(cfg), **getattr(self.model, 'dataset_meta', {})}
-        self.amp = amp
         if amp:
             keep_interfaces_in_float32(self.model)
 
@@ -99,7 +103,8 @@ class Network:
         try:
             return self.pipeline(dict(sample))
         except cv2.error as error:
-            if 'inv_scale' not in error.err and 'SHRT_MAX' not in error.err:
+            # What cv2 says of a side that would become 0, and of one beyond 32,767 pixels.
+            if 'inv_scale' not in str(error) and 'SHRT_MAX' not in str(error):
                 raise
             height, width = sample['img'].shape[:2]
             raise InputError(
@@ -129,30 +134,16 @@ class Network:
         Raises:
             UserError: There are none, or not as many as the head has classes.
         """
-        count = getattr(head[-1] if hasattr(head, '__len__') else head, 'num_classes', None)
         names = [str(name) for name in self.meta.get('classes') or ()]
-        if names and count in (None, len(names)):
-            return names
-        raise UserError(
-            f'{self.config}: the model has {count} classes, but the checkpoint or config names '
-            f'{len(names)} ({", ".join(names[:3])}...): set them with --cfg-options '
-            "test_dataloader.dataset.metainfo.classes=..., or change the model's num_classes"
-        )
-
-
-def usable_device(name: str) -> torch.device:
-    """Return a device that is there.
-
-    Raises:
-        UserError: It is not, or there is no such kind.
-    """
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f'--device {name} cannot be used ({reason}): try --device cpu') from error
-    return device
+        head = head[-1] if hasattr(head, '__len__') else head
+        count = getattr(head, 'num_classes', len(names))
+        if not names or count != len(names):
+            raise UserError(
+                f'{self.config}: the model has {count} classes, but the checkpoint or config names '
+                f'{len(names)} ({", ".join(names[:3])}...): set them with --cfg-options '
+                "test_dataloader.dataset.metainfo.classes=..., or change the model's num_classes"
+            )
+        return names
 
 
 def array_pipeline(cfg: Config) -> list[dict[str, Any]]:

@@ -61,13 +61,16 @@ class PoseTask:
         self.skipped: dict[Any, int] = {}
         self.score_thr = score_thr
         self.batch_size = batch_size
-        meta = network.meta
-        count = meta.get('num_keypoints')
-        channels = getattr(network.model.head, 'out_channels', count)
-        if count is None or channels != count:
+        meta, head = network.meta, getattr(network.model, 'head', None)
+        count, outputs = meta.get('num_keypoints', 0), getattr(head, 'out_channels', None)
+        # UDP's combined heads have three outputs a keypoint.
+        decoder = getattr(head, 'decoder', None)
+        share = 3 if getattr(decoder, 'heatmap_type', None) == 'combined' else 1
+        if not count or (isinstance(outputs, int) and outputs != share * count):
             raise UserError(
-                f'{network.config}: the model has {channels} keypoints, but the checkpoint or '
-                f'config describes {count}: set test_dataloader.dataset.metainfo'
+                f'{network.config}: the head has {outputs} outputs, {share} for each keypoint, but '
+                f'the checkpoint or config describes {count} keypoints: set '
+                'test_dataloader.dataset.metainfo'
             )
         self.links = [tuple(link) for link in meta['skeleton_links']]
         self.link_colors = colors(meta.get('skeleton_link_colors'), len(self.links))
@@ -81,23 +84,16 @@ class PoseTask:
 
     def __call__(self, frames: Sequence[Frame]) -> list[Poses]:
         """Find instances in frames and predict their keypoints."""
-        found = []
+        found, samples = [], []
         for frame, boxes in zip(frames, self.finder(frames), strict=True):
             sides = boxes[:, 2:4] - boxes[:, :2]
             used = (boxes[:, 5] >= 0) & (sides.min(axis=1, initial=np.inf) >= MIN_BOX_SIDE)
             self.skipped[frame.id] = int((~used).sum())
             found.append(boxes[used].astype(np.float32))
-        samples = [
-            {
-                **self.network.meta,
-                'img': frame.image,
-                'img_id': frame.id,
-                'bbox': box[None, :4],
-                'bbox_score': box[4:5],
-            }
-            for frame, boxes in zip(frames, found, strict=True)
-            for box in boxes
-        ]
+            common = {**self.network.meta, 'img': frame.image, 'img_id': frame.id}
+            samples += [
+                {**common, 'bbox': box[None, :4], 'bbox_score': box[4:5]} for box in found[-1]
+            ]
         estimates = []
         for start in range(0, len(samples), self.batch_size):
             estimates += self.network(samples[start : start + self.batch_size])

@@ -26,20 +26,11 @@ def predict(task: Task, frames: Frames, batch_size: int = 1) -> Iterator[tuple[F
     """
     iterator = iter(frames)
     while batch := list(islice(iterator, batch_size)):
-        yield from predict_batch(task, batch, frames.skipped)
-
-
-def predict_batch(
-    task: Task, batch: list[Frame], skipped: list[str]
-) -> Iterator[tuple[Frame, Any]]:
-    """Predict on a batch; one frame that the network cannot take does not stop the others."""
-    try:
-        results = task(batch)
-    except InputError as error:
-        if len(batch) == 1:
-            skipped.append(f'{batch[0]}: {error}')
-        else:
+        try:
+            yield from zip(batch, task(batch), strict=True)
+        except InputError:  # one frame that cannot be used does not stop the others
             for frame in batch:
-                yield from predict_batch(task, [frame], skipped)
-    else:
-        yield from zip(batch, results, strict=True)
+                try:
+                    yield frame, task([frame])[0]
+                except InputError as error:
+                    frames.skipped.append(f'{frame}: {error}')

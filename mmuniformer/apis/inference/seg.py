@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mmuniformer.apis.inference.coco import encode_mask
 from mmuniformer.apis.inference.network import Network
 from mmuniformer.apis.inference.sources import Frame
 from mmuniformer.visualization.draw import colors, draw_map
@@ -30,7 +31,7 @@ class SegTask:
 
     def __init__(self, network: Network):
         self.network = network
-        self.classes = network.class_names(network.model.decode_head)
+        self.classes = network.class_names(getattr(network.model, 'decode_head', None))
         self.categories = [{'id': i, 'name': name} for i, name in enumerate(self.classes)]
         self.colors = colors(network.meta.get('palette'), len(self.classes))
 
@@ -42,14 +43,14 @@ class SegTask:
 
     def records(self, frame: Frame, result: np.ndarray) -> list[dict[str, Any]]:
         """Return COCO stuff results: one region for each class that occurs."""
-        from pycocotools import mask
-
-        records = []
-        for index in np.unique(result).tolist():
-            code = mask.encode(np.asfortranarray((result == index).astype(np.uint8)))
-            code['counts'] = code['counts'].decode()
-            records.append({'image_id': frame.id, 'category_id': index, 'segmentation': code})
-        return records
+        return [
+            {
+                'image_id': frame.id,
+                'category_id': index,
+                'segmentation': encode_mask(result == index),
+            }
+            for index in np.unique(result).tolist()
+        ]
 
     def draw(self, image: np.ndarray, result: np.ndarray) -> np.ndarray:
         """Tint the image by class and name the classes."""

@@ -6,7 +6,7 @@ import glob
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,12 +15,8 @@ from mmuniformer.apis.inference.decode import IMAGES, VIDEOS, Video, is_video, r
 from mmuniformer.errors import InputError
 
 
-@dataclass(frozen=True)
-class Source:
-    """A file to predict on.
-
-    ``name`` is that of its outputs, without suffix, and no other source of the run has it.
-    """
+class Source(NamedTuple):
+    """A file to predict on, and the name of its outputs, which no other source of the run has."""
 
     path: Path
     name: str
@@ -73,8 +69,8 @@ class Frames:
                 self.skipped.append(str(error))
             except OSError as error:
                 self.skipped.append(f'{text}: {error.strerror}')
-        self.sources = name_sources(paths.values())
-        self.ids = ImageIds([source.path for source in self.sources], data_set)
+        self.sources = name_sources(list(paths.values()))
+        self.ids = ImageIds(list(paths.values()), data_set)
         self.total = len(self.sources)
         self.read = 0
 
@@ -109,45 +105,32 @@ class Frames:
 
 
 def expand(text: str) -> list[Path]:
-    """Return the files that one input stands for.
-
-    Raises:
-        InputError: There is none.
-        OSError: A folder on the way cannot be read.
-    """
+    """Return the files that one input stands for."""
     path = Path(text).expanduser()
     if path.is_dir():
         return listing(path)
     if path.exists():
         return [path]
-    if glob.has_magic(text):
-        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
-        files = [match for match in matches if match.is_file()]
-        if files:
-            return files
+    if not glob.has_magic(text):
+        raise InputError(f'{text}: no such file, folder or pattern')
+    matches = map(Path, sorted(glob.glob(str(path), recursive=True)))
+    files = [match for match in matches if match.is_file()]
+    if not files:
         raise InputError(f'{text}: the pattern matches no file')
-    raise InputError(f'{text}: no such file, folder or pattern')
+    return files
 
 
 def listing(folder: Path) -> list[Path]:
-    """Return the images and videos directly in a folder.
-
-    Raises:
-        InputError: There is none, or the folder cannot be read.
-    """
-    try:
-        files = sorted(path for path in folder.iterdir() if not path.name.startswith('.'))
-    except OSError as error:
-        raise InputError(f'{folder}: {error.strerror}') from error
+    """Return the images and videos directly in a folder; refuse one without any."""
+    files = sorted(path for path in folder.iterdir() if not path.name.startswith('.'))
     known = [path for path in files if path.suffix.lower() in IMAGES + VIDEOS and path.is_file()]
     if not known:
         raise InputError(f'{folder}: the folder holds no image and no video')
     return known
 
 
-def name_sources(paths: Iterable[Path]) -> list[Source]:
+def name_sources(paths: list[Path]) -> list[Source]:
     """Give each file a name of its own: its stem, from the second on with a number."""
-    paths = list(paths)
     # Names that some file has by right are not given to another: a_2.jpg next to two a.jpg.
     stems = {path.stem.lower() for path in paths}
     taken: set[str] = set()

@@ -23,7 +23,7 @@ import numpy as np
 from mmuniformer.apis.inference.decode import is_video
 from mmuniformer.apis.inference.run import Task
 from mmuniformer.apis.inference.sources import Frame, Source
-from mmuniformer.errors import UserError
+from mmuniformer.errors import UserError, refuse_existing
 
 JPEGS = ('.jpg', '.jpeg')
 JPEG_QUALITY = 92
@@ -54,28 +54,21 @@ class Writer:
     def __init__(
         self, folder: Path, sources: Sequence[Source], vis: bool = True, force: bool = False
     ):
-        self.folder = Path(folder)
-        self.vis = vis
+        self.folder, self.vis = Path(folder), vis
         self.results = self.folder / 'predictions.json'
         self.listing = self.folder / 'images.json'
         self.images: list[dict[str, Any]] = []
+        self.categories: list[dict[str, Any]] = []
         self.records = 0
         self.finished = False
-        self.categories: list[dict[str, Any]] = []
         self.video: VideoFile | None = None
-        planned = [self.results, self.listing]
-        for source in sources:
-            planned += [self.drawing(source)] * vis + [self.mask(source)]
+        planned = [self.results, self.listing, *map(self.mask, sources)]
+        planned += map(self.drawing, sources if vis else ())
         inputs = {source.path.resolve() for source in sources}
         for path in planned:
             if path.resolve() in inputs:
                 raise UserError(f'{path} is an input and would be replaced: choose another --out')
-        present = [path for path in planned if path.exists()]
-        if present and not force:
-            more = f' and {len(present) - 1} more' if len(present) > 1 else ''
-            raise UserError(
-                f'{present[0]}{more} exist: choose another --out, or replace them with --force'
-            )
+        refuse_existing(planned, force)
 
     def drawing(self, source: Source) -> Path:
         """Return where a source's drawing goes."""
@@ -83,17 +76,14 @@ class Writer:
         kind = '.mp4' if is_video(source.path) else suffix if suffix in JPEGS else '.png'
         return self.folder / 'vis' / (source.name + kind)
 
-    def mask(self, source: Source, index: int | None = None) -> Path:
-        """Return where the mask of an image or a frame goes; a video's is a folder."""
-        path = self.folder / 'masks' / source.name
-        if not is_video(source.path):
-            return path.with_name(path.name + '.png')
-        return path if index is None else path / f'{index:06d}.png'
+    def mask(self, source: Source, index: int = 0) -> Path:
+        """Return where the mask of an image or of a video's frame goes."""
+        name = f'{source.name}/{index:06d}' if is_video(source.path) else source.name
+        return self.folder / 'masks' / f'{name}.png'
 
     def __enter__(self) -> Writer:
         self.part = part_of(self.results)
-        with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+        with writing(self.results):
             self.stream = self.part.open('w', encoding='utf-8')
         return self
 
@@ -101,21 +91,17 @@ class Writer:
         try:
             self.close_video()
             if self.images and not isinstance(error, WriteError):
-                self.finish()
+                content = {'images': self.images, 'categories': self.categories}
+                with writing(self.results):
+                    self.stream.write('\n]\n' if self.records else '[]\n')
+                    self.stream.close()
+                    write_whole(self.listing, (json.dumps(content, indent=1) + '\n').encode())
+                    os.replace(self.part, self.results)
+                self.finished = True
         finally:
             with suppress(OSError):  # a full disk was reported before
                 self.stream.close()
             self.part.unlink(missing_ok=True)
-
-    def finish(self) -> None:
-        """Put the JSON files in their places."""
-        content = {'images': self.images, 'categories': self.categories}
-        with writing(self.results):
-            self.stream.write('\n]\n' if self.records else '[]\n')
-            self.stream.close()
-            write_whole(self.listing, (json.dumps(content, indent=1) + '\n').encode())
-            os.replace(self.part, self.results)
-        self.finished = True
 
     def add(self, task: Task, frame: Frame, result: Any) -> None:
         """Write what a task predicted on a frame of a file."""
@@ -125,7 +111,7 @@ class Writer:
         if frame.index is not None:
             entry['frame_id'] = frame.index
         if hasattr(task, 'mask_file'):
-            path = self.mask(frame.source, frame.index)
+            path = self.mask(frame.source, frame.index or 0)
             write_whole(path, task.mask_file(result))
             entry['mask'] = path.relative_to(self.folder).as_posix()
         if self.vis:
@@ -154,26 +140,22 @@ class Writer:
     def close_video(self) -> None:
         """Finish the video that is being written."""
         if self.video is not None:
-            self.video.close()
+            self.video.writer.release()
+            with writing(self.video.path):
+                os.replace(part_of(self.video.path), self.video.path)
             self.video = None
 
 
 class VideoFile:
-    """An MP4 that grows by frames; where some are missing, the one before is held.
-
-    Raises:
-        UserError: This build of OpenCV cannot write it.
-    """
+    """An MP4 that grows by frames; where some are missing, the one before is held."""
 
     def __init__(self, path: Path, fps: float, size: tuple[int, int]):
         self.path = path
-        self.part = part_of(path)
         self.frames = 0
         self.last: np.ndarray | None = None
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
         code = cv2.VideoWriter_fourcc(*'mp4v')
-        self.writer = cv2.VideoWriter(str(self.part), code, fps, (size[1], size[0]))
+        with writing(path):
+            self.writer = cv2.VideoWriter(str(part_of(path)), code, fps, size[::-1])
         if not self.writer.isOpened():
             raise UserError(f'{path}: this OpenCV cannot write MP4 videos: use --no-vis')
 
@@ -185,12 +167,6 @@ class VideoFile:
         self.writer.write(frame)
         self.frames, self.last = index + 1, frame
 
-    def close(self) -> None:
-        """Finish the file."""
-        self.writer.release()
-        with writing(self.path):
-            os.replace(self.part, self.path)
-
 
 def part_of(path: Path) -> Path:
     """Return the name under which a file is written until it is whole."""
@@ -199,12 +175,9 @@ def part_of(path: Path) -> Path:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an ``OSError`` into one that names the file.
-
-    Raises:
-        WriteError: In place of it.
-    """
+    """Make the folder of a file; turn an ``OSError`` inside into one that names the file."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
         raise WriteError(f'{path} could not be written: {error.strerror or error}') from error
@@ -214,7 +187,6 @@ def write_whole(path: Path, data: bytes) -> None:
     """Write a file and the folders above it; an interrupt or a full disk leaves no half."""
     part = part_of(path)
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             part.write_bytes(data)
             os.replace(part, path)

@@ -107,7 +107,7 @@ def test_detection_results(write):
 @pytest.mark.parametrize(
     ('content', 'names', 'message'),
     [
-        ('no json', (), 'is no JSON file'),
+        ('no json', (), 'cannot be read as JSON'),
         ('{"annotations": []}', (), 'is no COCO data set'),
         ('{"images": [], "annotations": 3}', (), 'a list of `annotations`'),
         ('[{"image_id": 1}]', (), 'entry 0 is no box'),

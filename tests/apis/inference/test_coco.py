@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mmuniformer.apis.inference.coco import ImageIds, categories_of, read_data_set
+from mmuniformer.apis.inference.coco import ImageIds, categories_of, read_coco
 from mmuniformer.errors import InputError, UserError
 
 
@@ -61,7 +61,7 @@ def test_categories():
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        ('no json', 'is no JSON file'),
+        ('no json', 'cannot be read as JSON'),
         ('[]', 'is no COCO data set'),
         ('{"images": [1]}', 'is no COCO data set'),
         ('{"images": [{"id": 1}]}', 'is no COCO data set'),
@@ -71,6 +71,6 @@ def test_files_of_another_kind(tmp_path, content, message):
     path = tmp_path / 'a.json'
     path.write_text(content)
     with pytest.raises(UserError, match=message):
-        read_data_set(path)
+        read_coco(path)
     path.write_text(json.dumps({'images': []}))
-    assert read_data_set(path) == {'images': []}
+    assert read_coco(path) == {'images': []}

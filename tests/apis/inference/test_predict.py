@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from videos import write_video
 
 from mmuniformer.apis.config import load_config
-from mmuniformer.apis.inference import DetTask, Frame, Frames, Network, Writer
+from mmuniformer.apis.inference import DetTask, Frame, Frames, Network, PoseTask, Writer
 from mmuniformer.apis.inference import predict as run_predict
 from mmuniformer.apis.models import build_model
 from mmuniformer.cli import group
@@ -258,6 +258,18 @@ def test_bugs_keep_their_traceback_and_what_was_done(predict, images, tmp_path, 
     assert [image['file_name'] for image in listing['images']] == [images[0].as_posix()]
 
 
+def test_cv2_errors_of_a_users_transform_keep_their_traceback(weights, images):
+    """They have no text of OpenCV's where Python raises them."""
+    network = Network('seg', CONFIGS['seg'], weights / 'seg.pth', 'cpu')
+
+    def transform(results):
+        raise cv2.error('my own transform')
+
+    network.pipeline.transforms.insert(1, transform)
+    with pytest.raises(cv2.error, match='my own transform'):
+        network([{'img': cv2.imread(str(images[0]))}])
+
+
 def test_interrupted_run_says_what_it_did(predict, images, monkeypatch):
     from mmseg.models import EncoderDecoder
 
@@ -440,6 +452,27 @@ def test_checkpoint_of_other_classes_is_refused(predict, images, task, option, m
     assert message in said
 
 
+@pytest.mark.parametrize(
+    ('kind', 'outputs', 'sound'),
+    [('gaussian', 17, True), ('combined', 51, True), ('combined', 17, False)],
+)
+def test_heads_with_three_outputs_a_keypoint_are_counted_so(kind, outputs, sound):
+    codec = {
+        'type': 'UDPHeatmap', 'input_size': (96, 128), 'heatmap_size': (24, 32),
+        'heatmap_type': kind,
+    }  # fmt: skip
+    head = {
+        'type': 'HeatmapHead', 'in_channels': 64, 'out_channels': outputs, 'decoder': codec,
+        '_delete_': True, 'loss': {'type': 'KeypointMSELoss'},
+    }  # fmt: skip
+    network = Network('pose', CONFIGS['pose'], device='cpu', cfg_options={'model.head': head})
+    if sound:
+        assert len(PoseTask(network).categories[0]['keypoints']) == 17
+    else:
+        with pytest.raises(UserError, match=r'17 outputs, 3 for each .* describes 17 keypoints'):
+            PoseTask(network)
+
+
 def test_names_for_another_number_of_classes_are_refused(predict, images):
     status, said, *_ = predict(
         'det', images[0], '--cfg-options', 'test_dataloader.dataset.metainfo.classes=(a,b)'
@@ -455,6 +488,8 @@ def test_names_for_another_number_of_classes_are_refused(predict, images):
         (('--det-config', 'x'), 'go together'),
         (('--boxes', 'BOXES', '--det-config', 'x', '--det-checkpoint', 'y'), 'give one of them'),
         (('--boxes', 'BOXES'), 'give the COCO data set'),
+        (('--box-classes', 'dog,cat'), 'give its category alone'),
+        (('--box-classes', 'all'), 'give its category alone'),
     ],
 )
 def test_boxes_have_one_source(predict, tmp_path, options, message):

@@ -37,7 +37,7 @@ def test_results_are_not_replaced(tmp_path):
     source = Source(tmp_path / 'in' / 'a.jpg', 'a')
     (tmp_path / 'vis').mkdir()
     (tmp_path / 'vis' / 'a.jpg').write_bytes(b'x')
-    with pytest.raises(UserError, match=r'vis/a.jpg exist.*--force'):
+    with pytest.raises(UserError, match=r'vis/a.jpg exists.*--force'):
         Writer(tmp_path, [source])
     Writer(tmp_path, [source], force=True)
     Writer(tmp_path, [source], vis=False)
@@ -140,7 +140,7 @@ def test_interrupted_write_leaves_the_earlier_file(tmp_path, monkeypatch):
 
 def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / 'file').write_bytes(b'x')
-    with pytest.raises(WriteError, match='file/out could not be written: Not a directory'):
+    with pytest.raises(WriteError, match='predictions.json could not be written: Not a directory'):
         Writer(tmp_path / 'file' / 'out', []).__enter__()
 
 
