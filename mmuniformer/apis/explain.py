@@ -13,7 +13,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from mmuniformer.apis.attention_maps import Place, principal_colors, record
-from mmuniformer.apis.config import scope_of, test_scale, type_name
+from mmuniformer.apis.config import scope_of, test_scale
 from mmuniformer.apis.models import build_module
 from mmuniformer.errors import UserError
 from mmuniformer.models import UniFormer, UniFormerLight
