@@ -34,11 +34,7 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command.
-
-        Raises:
-            UserError: The command imports something that is missing or broken.
-        """
+        """Import the command."""
         if cmd_name not in COMMANDS:
             return None
         try:
@@ -70,9 +66,5 @@ def group() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line, by default with the arguments of the process.
-
-    Example:
-        ``main(['doctor', '--json'])``
-    """
+    """Run the command line, by default with the arguments of the process."""
     group.main(args=arguments, prog_name='mmuniformer')

@@ -23,10 +23,5 @@ from mmuniformer.apis.convert import convert
 @click.option('--force', is_flag=True, help='Replace TARGET if it exists.')
 def command(source: str, target: Path, to: str, head_dim: int | None, force: bool) -> None:
     """Convert and print what was done."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(show_header=False)
     for subject, text in convert(source, target, to, head_dim, force).items():
-        table.add_row(subject, text)
-    Console().print(table)
+        click.echo(f'{subject:16} {text}')

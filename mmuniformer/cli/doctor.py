@@ -160,25 +160,20 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Probe all parts, a few at a time."""
-    installed = _installed()
+    found = [(d.metadata['Name'], d.version) for d in importlib.metadata.distributions()]
+    # An interrupted pip leaves folders without a name.
+    installed = {name.lower().replace('_', '-'): version for name, version in found if name}
     stack = _judge_stack(installed)
     packages = _packages(installed)
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
         outcomes = dict(zip(PARTS, pool.map(_probe, PARTS.values()), strict=True))
     findings = {'stack': stack}
-    for name, (found, error) in outcomes.items():
-        findings[name] = finding = _judge(name, found, error, findings)
+    for name, (version, error) in outcomes.items():
+        findings[name] = finding = _judge(name, version, error, findings)
         if stack.state != 'ok' and any(f'{{{upstream}' in finding.fix for upstream in FORKS):
             finding.fix = 'fix "stack" first'
         finding.fix = finding.fix.format_map(packages)
     return list(findings.values())
-
-
-def _installed() -> dict[str, str]:
-    """Return {distribution: version} of this Python."""
-    found = [(d.metadata['Name'], d.version) for d in importlib.metadata.distributions()]
-    # An interrupted pip leaves folders without a name.
-    return {name.lower().replace('_', '-'): version for name, version in found if name}
 
 
 def _judge_stack(installed: dict[str, str]) -> Finding:
@@ -234,12 +229,10 @@ def _judge(name: str, found: str, error: str, earlier: dict[str, Finding]) -> Fi
     if blocking:
         return Finding(name, 'blocked', f'waits for {", ".join(blocking)}')
     match = re.search(r"No module named '(\w+)", error)
-    missing = match[1] if match else ''
+    missing = match[1] if match else name
     fix = next((fix for pattern, fix in FIXES if re.search(pattern, error)), '')
-    if not fix and missing and missing not in PARTS:
-        fix = f'pip install {missing}'
-    elif not fix:
-        fix = PARTS.get(missing, part).install
+    if not fix:
+        fix = PARTS[missing].install if missing in PARTS else f'pip install {missing}'
     state = 'absent' if f"No module named '{name}'" in error else 'broken'
     return Finding(name, state, error, fix)
 

@@ -32,16 +32,8 @@ def checked_state_dict(
     """Return a checkpoint's state dict by the model's keys; refuse one that would half load.
 
     mmengine loads what fits and warns about the rest. Models without a backbone of ours pass, and
-    those whose weights are sharded: FSDP and the like do not show their shapes.
-
-    Args:
-        model: Detector, segmentor or pose estimator, wrapped or not.
-        raw: What the file holds.
-        source: The file's name, for messages and for what it tells of head_dim.
-        fine_tune: Heads of another shape, or none, are welcome: they are trained anew.
-
-    Raises:
-        CheckpointError: The backbone does not fit, or without ``fine_tune`` a head does not.
+    those whose weights are sharded: FSDP and the like do not show their shapes. ``fine_tune``
+    accepts heads of another shape, or none: they are trained anew.
     """
     model = unwrapped(model)
     prefix, backbone = find_backbone(model)
@@ -49,8 +41,17 @@ def checked_state_dict(
     state = state_dict_of(raw, ours)
     if backbone is not None and not is_model_wrapper(model):
         theirs = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        if not theirs and stem_weight(state) is not None:
+            raise CheckpointError(
+                f'{source} holds a bare backbone, not a whole model, and nothing of it would load: '
+                f"give it as model.{prefix}init_cfg=dict(type='Pretrained', checkpoint=...)"
+            )
         if not theirs:
-            raise CheckpointError(no_backbone_message(source, prefix, state))
+            raise CheckpointError(
+                f'{source} has no weights for the backbone: no key starts with {prefix!r}, but '
+                f'with {", ".join(parts(state)) or "nothing"}. Give a checkpoint of this kind of '
+                'model'
+            )
         check_backbone(backbone, theirs, raw, source, whole=True)
         heads = {key: value for key, value in ours.items() if not key.startswith(prefix)}
         check_heads(heads, state, source, fine_tune)
@@ -64,27 +65,10 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
-def no_backbone_message(source: str, prefix: str, state: Mapping[str, Tensor]) -> str:
-    """Say what a file without a whole model's backbone is, and where it belongs."""
-    if stem_weight(state) is not None:
-        return (
-            f'{source} holds a bare backbone, not a whole model, and nothing of it would load: '
-            f"give it as model.{prefix}init_cfg=dict(type='Pretrained', checkpoint=...)"
-        )
-    return (
-        f'{source} has no weights for the backbone: no key starts with {prefix!r}, but with '
-        f'{", ".join(parts(state)) or "nothing"}. Give a checkpoint of this kind of model'
-    )
-
-
 def check_heads(
     ours: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str, fine_tune: bool
 ) -> None:
-    """Refuse, or for fine-tuning report, what besides the backbone would not load.
-
-    Raises:
-        CheckpointError: Weights are missing or of another shape, and ``fine_tune`` is off.
-    """
+    """Refuse, or for fine-tuning report, what besides the backbone would not load."""
     lost = tuple(k for k in ours if k not in state and not k.endswith(UNUSED_COUNTER))
     reshaped = tuple(k for k in ours if k in state and state[k].shape != ours[k].shape)
     if not lost and not reshaped:

@@ -33,11 +33,7 @@ class CheckpointGuardHook(Hook):
     priority = 'VERY_HIGH'
 
     def before_run(self, runner: Runner) -> None:
-        """Check the files in the whole model's ``init_cfg``, which mmengine is about to load.
-
-        Raises:
-            CheckpointError: A file does not fit the model, or nothing of it would load.
-        """
+        """Check the files in the whole model's ``init_cfg``, which mmengine is about to load."""
         model = unwrapped(runner.model)
         if not is_training(runner) or find_backbone(model)[1] in (None, model):
             return
@@ -45,7 +41,7 @@ class CheckpointGuardHook(Hook):
             source = file['checkpoint']
             if file.get('prefix') is None:  # with one, mmengine refuses a file that lacks it
                 raw = CheckpointLoader.load_checkpoint(source, 'cpu')
-                state = checked_state_dict(model, raw, source, fine_tune=True)
+                state = checked_state_dict(runner.model, raw, source, fine_tune=True)
                 if state.keys().isdisjoint(visible_keys(raw)):
                     raise CheckpointError(
                         f'{source} lays out its weights in a way that model.init_cfg does not '
@@ -53,11 +49,7 @@ class CheckpointGuardHook(Hook):
                     )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Check what was read, and lay it out as mmengine expects, before it fills the model.
-
-        Raises:
-            CheckpointError: The checkpoint does not fit the runner's model.
-        """
+        """Check what was read, and lay it out as mmengine expects, before it fills the model."""
         if find_backbone(unwrapped(runner.model))[1] is None:
             return
         source = runner._load_from or f'the last checkpoint of {runner.work_dir}'

@@ -37,7 +37,7 @@ HASH_IN_NAME = re.compile(r'-(?=\d*[a-f])([0-9a-f]{8,64})(?=[._])')
 
 UNREADABLE = (
     *(pickle.UnpicklingError, struct.error, RuntimeError, EOFError, OSError, AssertionError),
-    *(AttributeError, LookupError, TypeError, ValueError),
+    *(AttributeError, LookupError, TypeError, ValueError, MemoryError, OverflowError),
 )
 """What torch raises on files that are no checkpoints or end early."""
 
@@ -76,11 +76,7 @@ def load_state_dict_file(
 
 
 def fetch(source: str) -> Path:
-    """Return where a file is on this machine, downloading it if need be.
-
-    Raises:
-        CheckpointError: It is not there.
-    """
+    """Return where a file is on this machine, downloading it if need be."""
     if source.startswith(('http://', 'https://')):
         return download(source)
     if '://' in source:
@@ -95,12 +91,7 @@ def fetch(source: str) -> Path:
 
 
 def download(url: str) -> Path:
-    """Fetch a URL once into PyTorch's cache of checkpoints, on one process of a distributed run.
-
-    Raises:
-        CheckpointError: The server cannot be reached, does not give the whole file, or gives
-            another one than the hash in its name tells.
-    """
+    """Fetch a URL once into PyTorch's cache of checkpoints, on one process of a distributed run."""
     path = cached(url)
 
     def once() -> None:
@@ -124,10 +115,7 @@ def download(url: str) -> Path:
 
 
 def cached(url: str) -> Path:
-    """Return where the file of a URL is kept.
-
-    A name with a hash tells its content, as in torch.hub; any other is told apart by the address.
-    """
+    """Return where the file of a URL is kept: under its name, if that has a hash, as torch does."""
     name = re.sub(r'[^\w.-]', '_', file_name(url))[-100:]
     if not HASH_IN_NAME.search(name):
         name = f'{hashlib.sha256(url.encode()).hexdigest()[:12]}_{name}'
@@ -141,11 +129,7 @@ def has_named_hash(name: str, digest: str) -> bool:
 
 
 def receive(url: str, path: Path) -> None:
-    """Download a file whole or not at all.
-
-    Raises:
-        OSError: The server or the disk fails, or the file is not the one that its name tells.
-    """
+    """Download a file whole or not at all; it has the hash in its name."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -163,8 +147,7 @@ def receive(url: str, path: Path) -> None:
                 progress.advance(task, len(block))
         if answer.length:
             raise OSError(f'the connection broke {answer.length:,} bytes before the end')
-        digest = sha256(part)
-        if not has_named_hash(path.name, digest):
+        if not has_named_hash(path.name, digest := sha256(part)):
             raise OSError(
                 f'its SHA-256 starts with {digest[:8]}, not as the name tells: the file is damaged '
                 'or was replaced'
@@ -203,17 +186,14 @@ def unreadable_message(source: str, path: Path, error: str) -> str:
         )
     with open(path, 'rb') as file:
         start = file.read(64).lstrip()
-    is_download = str(path) != source and '://' in source
-    where = f'{source} (kept as {path})' if is_download else source
+    where = f'{source} (kept as {path})' if '://' in source else source
     for sign, meaning in NOT_WEIGHTS.items():
         if start.startswith(sign):
             return f'{where} {meaning}'
+    way_out = 'correct the path, or copy the file again from where it came'
+    if '://' in source:
+        way_out = 'delete that copy to download it again, or correct the address'
     reason = ' '.join(error.split())[:160]
-    way_out = (
-        'delete that copy to download it again, or correct the address'
-        if is_download
-        else 'correct the path, or copy the file again from where it came'
-    )
     return f'{where} is truncated or no PyTorch checkpoint ({reason}): {way_out}'
 
 

@@ -85,16 +85,8 @@ def check_backbone(
 ) -> Match:
     """Refuse a file's backbone that does not fit: the rules for every way of loading one.
 
-    Args:
-        model: The backbone; it has an attribute ``head_dim``.
-        theirs: The file's backbone, by the backbone's own keys.
-        raw: What the file holds.
-        source: The file's name, for messages and for what it tells of head_dim.
-        whole: The file is of a whole model, which has output norms.
-        head_dim: What the file was trained with, if the user says so.
-
-    Raises:
-        CheckpointError: The file is of another network, or is known to have another head_dim.
+    ``theirs`` has the backbone's own keys; ``whole`` tells that the file, whose content is ``raw``,
+    is of a whole model and has output norms. ``head_dim`` is what the user says of the file.
     """
     ours = model.state_dict()
     check_form(ours, theirs)
@@ -106,11 +98,7 @@ def check_backbone(
 
 
 def check_form(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
-    """Refuse folded weights for a plain model and the reverse: they share keys and shapes.
-
-    Raises:
-        CheckpointError: One side is deployed and the other is not.
-    """
+    """Refuse folded weights for a plain model and the reverse: they share keys and shapes."""
     deployed = 'deployed' in ours
     if ('deployed' in theirs) != deployed and not ours.keys().isdisjoint(theirs):
         found, wanted = ('plain', 'deployed') if deployed else ('deployed', 'plain')
@@ -125,10 +113,7 @@ def check_state_dict(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None
 
     mmengine loads what fits and warns about the rest, so that a ``base`` detector goes into a
     ``small`` one. A state dict without a stem is a part, as adapters and trained layers are: what
-    of it fits is for the caller to say.
-
-    Raises:
-        CheckpointError: The weights are of another network or in another form.
+    of it fits is for the caller to say. The parts of a backbone have no such check.
     """
     check_form(ours, theirs)
     if stem_weight(theirs) is not None and spec_of(ours).differences(spec_of(theirs)):
@@ -147,9 +132,6 @@ def check_head_dim(
 
     Known means: stated by the user, recorded by mmuniformer in the file, or told by its name. A
     classifier for token labeling alone is no proof (there are files of both kinds): it warns.
-
-    Raises:
-        CheckpointError: The head_dim is known and is not the model's.
     """
     sources = (
         (stated, 'as init_cfg.head_dim states'),

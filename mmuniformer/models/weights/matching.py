@@ -48,13 +48,7 @@ class Match:
 def match_backbone(
     ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], whole: bool = False
 ) -> Match:
-    """Compare a backbone's state dict with a file's.
-
-    Args:
-        ours: The model's.
-        theirs: The file's, by the backbone's own keys.
-        whole: The file is of a whole model: then output norms must be there.
-    """
+    """Compare a backbone's state dict with a file's; one of a whole model has output norms."""
     stages = {PART_STAGES[part] for part in parts(ours, len(ours)) if part.startswith('blocks')}
     groups = {field.name: [] for field in fields(Match)}
     for name, tensor in ours.items():
@@ -69,7 +63,7 @@ def match_backbone(
         if name not in ours:
             part = name.partition('.')[0]
             not_built = part in PART_STAGES and PART_STAGES[part] not in stages
-            not_returned = part in OUTPUT_NORMS and not any(k.startswith(f'{part}.') for k in ours)
+            not_returned = part in OUTPUT_NORMS and f'{part}.weight' not in ours
             expected = part in UNUSED_PARTS or not_built or not_returned
             groups['unused' if expected else 'unexpected'].append(name)
     return Match(**{name: tuple(names) for name, names in groups.items()})

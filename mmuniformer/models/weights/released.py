@@ -84,18 +84,18 @@ class NetworkSpec:
 
     def describe(self, names: Iterable[str]) -> str:
         """Write some fields, most of them as constructor arguments."""
-        return ', '.join(self.describe_field(name) for name in names)
-
-    def describe_field(self, name: str) -> str:
-        """Write one field."""
-        value = getattr(self, name)
-        if name == 'hourglass':
-            return 'a class token' if value[0] else 'no class token'
-        if name == 'layer_scale':
-            stages = [str(stage) for stage, has in enumerate(value, 1) if has]
-            where = f'in stages {", ".join(stages)}' if stages else 'nowhere'
-            return f'LayerScale (gamma_1, gamma_2) {where}'
-        return f'{name}={value[0] if len(value) == 1 else value}'
+        texts = []
+        for name in names:
+            value = getattr(self, name)
+            if name == 'hourglass':
+                texts.append('a class token' if value[0] else 'no class token')
+            elif name == 'layer_scale':
+                stages = ', '.join(str(stage) for stage, has in enumerate(value, 1) if has)
+                where = f'in stages {stages}' if stages else 'nowhere'
+                texts.append(f'LayerScale (gamma_1, gamma_2) {where}')
+            else:
+                texts.append(f'{name}={value[0] if len(value) == 1 else value}')
+        return ', '.join(texts)
 
 
 def spec_of(state: Mapping[str, Tensor]) -> NetworkSpec:
@@ -130,10 +130,7 @@ def stage_spec(state: Mapping[str, Tensor], stage: int) -> tuple[Any, ...]:
 
 
 def guess_preset(found: NetworkSpec) -> tuple[str, str] | None:
-    """Return the class and the preset that look like this, or None.
-
-    ``small`` also stands for its token-labeled form, which looks the same.
-    """
+    """Return the class and the preset that look like this, or None."""
     for kind, presets in (('UniFormer', UNIFORMER), ('UniFormerLight', UNIFORMER_LIGHT)):
         for name, arch in presets.items():
             scale = tuple(value > 0 for value in arch.layer_scale_init_value)
@@ -164,18 +161,13 @@ class Layout:
 
     def __str__(self) -> str:
         """Write it as a pattern of keys."""
-        names = '|'.join(self.renamed)
-        return f'{"".join(f"{key}/" for key in self.wrappers)}{self.prefix}{names}*'
+        return '/'.join((*self.wrappers, f'{self.prefix}{"|".join(self.renamed)}*'))
 
 
 def state_dict_of(raw: Mapping[str, Any], ours: Iterable[str] = ()) -> dict[str, Tensor]:
     """Return a file's tensors by the keys that current models have.
 
-    The one place that knows how files nest, prefix and name their state dicts.
-
-    Args:
-        raw: What the file holds.
-        ours: Keys of the model to be loaded. A part that it has by an old name keeps this name.
+    ``ours`` are keys of the model to be loaded: a part that it has by an old name keeps this name.
     """
     layout, nested = layout_of(raw)
     parts_kept = {key.partition('.')[0] for key in ours}
@@ -211,15 +203,7 @@ def rename_parts(
 
 
 def backbone_state(raw: Mapping[str, Any], prefix: str | None = None) -> dict[str, Tensor]:
-    """Return the tensors of a file's backbone, bare or in a whole model, by its own keys.
-
-    Args:
-        raw: What the file holds.
-        prefix: Where in a whole model the backbone is; ``backbone`` by default.
-
-    Raises:
-        CheckpointError: Nothing has the ``prefix`` that was asked for.
-    """
+    """Return the tensors of a file's backbone, bare or in a whole model, by its own keys."""
     state = state_dict_of(raw)
     start = (prefix or BACKBONE_PREFIX).rstrip('.') + '.'
     inner = {key.removeprefix(start): state[key] for key in state if key.startswith(start)}

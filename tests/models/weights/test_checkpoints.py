@@ -372,6 +372,15 @@ class TestMaliciousFile:
         refused(UniFormer('nano'), str(path))
         assert not mark.exists()
 
+    def test_more_than_the_memory_is_refused(self, tmp_path):
+        class Huge:
+            def __reduce__(self):
+                return bytearray, (1 << 60,)
+
+        path = save(tmp_path / 'huge.pth', {'a': torch.rand(1), 'b': Huge()})
+        with pytest.raises(CheckpointError, match='huge.pth (is truncated|holds more)'):
+            load_state_dict_file(path)
+
     def test_options_bring_nothing_else_in(self, tmp_path):
         mark = tmp_path / 'executed'
         raw = {'model': {'a': torch.rand(1)}, 'args': argparse.Namespace(x=Malicious(mark))}
