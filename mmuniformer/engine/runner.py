@@ -16,7 +16,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmuniformer.datasets.checks.annotations import check_dataset, check_outputs
+from mmuniformer.datasets.checks.annotations import check_dataset
+from mmuniformer.datasets.checks.pose import check_outputs
 from mmuniformer.engine.checkpoint import unwrapped
 from mmuniformer.engine.precision import keep_interfaces_in_float32
 from mmuniformer.errors import CheckpointError, UserError

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mmuniformer.errors import DataError
 
@@ -11,45 +12,44 @@ FILES_CHECKED = 16
 """Files of a dataset that are opened before a run; the others are when their turn comes."""
 
 
-def image_size(file: Path) -> tuple[tuple[int, int], bool] | None:
-    """Return the (width, height) of an image as it is read, and whether EXIF turned it.
+def image_size(file: Path) -> tuple[int, int] | None:
+    """Return the (width, height) of an image as it is read: after its EXIF rotation.
 
     Returns:
         None for a format or size that Pillow refuses and the frameworks may read.
 
     Raises:
-        FileNotFoundError: There is no file.
-        OSError: It is no image, empty or truncated.
+        OSError: There is no file, or it is no image, empty or truncated.
     """
     import cv2
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(file) as image:
-            image.load()
-            seen = ImageOps.exif_transpose(image).size
-            return seen, seen != image.size
+            return ImageOps.exif_transpose(image).size
     except UnidentifiedImageError:
         if cv2.haveImageReader(str(file)):
             return None
-        raise OSError('not an image' if file.stat().st_size else 'it is empty') from None
+        raise
     except Image.DecompressionBombError:
         return None
 
 
 def check_images(
-    source: str | Path, images: Iterable[tuple[Path, float | None, float | None]]
+    source: Path, folder: str | Path | None, images: Sequence[Mapping[str, Any]]
 ) -> None:
     """Refuse images that are missing, cannot be decoded, or have another size than annotated.
 
     Args:
-        source: What names the images.
-        images: File, width and height in pixels of each; a size of None is not compared.
+        source: The file that names them.
+        folder: Where they are.
+        images: A ``file_name`` each, and perhaps its ``width`` and ``height`` in pixels.
 
     Raises:
-        DataError: Names the image.
+        DataError: Names the first.
     """
-    for file, width, height in images:
+    for image in images[:FILES_CHECKED]:
+        file = Path(folder or '', image['file_name'])
         try:
             found = image_size(file)
         except FileNotFoundError:
@@ -61,10 +61,9 @@ def check_images(
             raise DataError(
                 f'{file} cannot be decoded ({error}): replace it, or remove it from {source}'
             ) from None
-        if found and width is not None and found[0] != (width, height):
-            size, turned = found
-            after = ' after its EXIF rotation, which is applied when it is read' * turned
+        said = image.get('width'), image.get('height')
+        if found and None not in said and found != said:
             raise DataError(
-                f'{file} is {size[0]} x {size[1]} (width x height){after}, and {source} says '
-                f'{width} x {height}: annotate the image as it is read, and correct its size'
+                f'{file} is {found[0]} x {found[1]} (width x height, after its EXIF rotation), and '
+                f'{source} says {said[0]} x {said[1]}: annotate the image as it is read'
             )

@@ -1,17 +1,14 @@
-"""What the type of a dataset says, without reading its files."""
+"""What a dataset's config says, without reading its files."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 
 from mmuniformer.errors import UserError
-
-READERS = {'load_data_list', '_load_annotations', 'parse_data_info'}
-"""Methods of a dataset that read annotations: a class with its own has a format of its own."""
 
 
 def dataset_type(kind: Any) -> Any:
@@ -20,6 +17,12 @@ def dataset_type(kind: Any) -> Any:
         return kind
     with DATASETS.switch_scope_and_registry(None) as registry:
         return registry.get(kind)
+
+
+def type_name(cfg: Mapping[str, Any]) -> str:
+    """Return the name of a config's type, a name or a class."""
+    kind = cfg.get('type', 'A dataset without a type')
+    return getattr(kind, '__name__', str(kind))
 
 
 def dataset_meta(dataset: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,23 +37,9 @@ def dataset_meta(dataset: Mapping[str, Any]) -> dict[str, Any]:
     return dict(kind._load_metainfo(None if metainfo is None else dict(metainfo)))
 
 
-def known_format(kind: Any, formats: Container[str]) -> str | None:
-    """Return the class whose format a dataset's type reads, as in ``mmdet.CocoDataset``.
-
-    Args:
-        kind: The type, a class.
-        formats: The classes to choose from.
-
-    Returns:
-        None if it is none of them, or derives from one and reads annotations in its own way.
-    """
-    for base in getattr(kind, '__mro__', ()):
-        name = f'{base.__module__.split(".")[0]}.{base.__name__}'
-        if name in formats:
-            return name
-        if READERS & vars(base).keys():
-            return None
-    return None
+def is_remote(backend_args: Mapping[str, Any] | None) -> bool:
+    """Tell whether files are read from beyond local folders."""
+    return (backend_args or {}).get('backend', 'local') != 'local'
 
 
 def unread(cfg: Mapping[str, Any]) -> BaseDataset:
@@ -60,10 +49,17 @@ def unread(cfg: Mapping[str, Any]) -> BaseDataset:
 
 
 def nested(cfg: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield the datasets of a config that read files, also inside wrappers."""
-    if isinstance(cfg, (list, tuple)):
-        for entry in cfg:
-            yield from nested(entry)
-    elif isinstance(cfg, Mapping):
-        inner = [cfg[key] for key in ('dataset', 'datasets') if key in cfg]
-        yield from nested(inner) if inner else (cfg,)
+    """Yield the datasets of a config that read files, each with all steps of its samples.
+
+    Steps of a wrapper's pipeline follow those of the dataset inside. What is built already is left
+    out.
+    """
+    if not isinstance(cfg, Mapping):
+        return
+    steps = [step for step in cfg.get('pipeline') or () if isinstance(step, Mapping)]
+    inner = [cfg['dataset']] if 'dataset' in cfg else cfg.get('datasets')
+    if inner is None:
+        yield {**cfg, 'pipeline': steps}
+    for each in inner or ():
+        for dataset in nested(each):
+            yield {**dataset, 'pipeline': [*dataset['pipeline'], *steps]}

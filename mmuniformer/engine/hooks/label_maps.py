@@ -18,7 +18,7 @@ class MaskGuardHook(Hook):
     """Stop a segmentation run on label maps that would silently spoil it.
 
     Before a run the number of classes (``check_names``) and the first files of each dataset
-    (``check_label_file``) are checked, then the labels of each batch (``check_labels``). Metrics
+    (``check_files``) are checked, then the labels of each batch (``check_batch``). Metrics
     ignore labels beyond the classes silently, and the loss fails on them deep inside, on a GPU
     without naming anything. ``check_data = False`` in the config skips all of this.
 

@@ -1,0 +1,149 @@
+"""Checks on the annotations that mmdet reads: COCO and Pascal VOC."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Collection, Mapping
+from itertools import chain, product
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
+
+from mmuniformer.datasets.checks.images import FILES_CHECKED, check_images
+from mmuniformer.datasets.checks.tables import Table, as_numbers, read_coco
+from mmuniformer.datasets.checks.types import unread
+from mmuniformer.errors import DataError
+
+FARTHEST = 1e6
+"""Pixels from the origin that a polygon may reach; far beyond, pycocotools ends the process."""
+
+
+def check_coco(cfg: Mapping[str, Any]) -> None:
+    """Check a dataset in COCO's format; annotations that mmdet leaves out may be as they like."""
+    dataset = unread(cfg)
+    path = Path(dataset.ann_file)
+    images, categories, annotations = read_coco(path, pose=False)
+    annotations = annotations.where(~annotations.flags('ignore'))
+    labels = annotations.get('category_id')
+    chosen = check_classes(cfg, dataset, categories, set(labels))
+    kept = (annotations.numbers('area') > 0) & annotations.inside(least=1)
+    kept &= np.array([label in chosen for label in labels], bool)
+    if any(step.get('with_mask') for step in cfg['pipeline']):
+        kept[kept] = have_masks(annotations.where(kept))
+    kept &= ~annotations.flags('iscrowd')
+    if labels and not dataset.test_mode and not kept.any():  # none at all may be meant
+        raise DataError(
+            f'{path} has nothing to learn: each annotation is a crowd, of a category that is not '
+            'chosen, without a mask or area, or its box is below 1 pixel or beyond its image'
+        )
+    check_images(path, dataset.data_prefix.get('img'), images.entries)
+
+
+def chooses(cfg: Mapping[str, Any]) -> bool:
+    """Tell whether a config chooses classes, so that annotations of others are left out."""
+    return bool((cfg.get('metainfo') or {}).get('classes'))
+
+
+def have_masks(annotations: Table) -> np.ndarray:
+    """Return which annotations have a mask that mmdet keeps; refuse one that is broken."""
+    masks = annotations.get('segmentation')
+    wrong = (not is_mask(*pair) for pair in zip(masks, annotations.sizes, strict=True))
+    what = 'polygons [[x, y, x, y, ...], ...] or a run-length code of the size of its image'
+    annotations.refuse(wrong, 'segmentation', what)
+    polygons = [mask if isinstance(mask, list) else [] for mask in masks]
+    if far(polygons):  # all at once is fast
+        what = f'coordinates within {FARTHEST:,.0f} pixels'
+        annotations.refuse((far([each]) for each in polygons), 'segmentation', what)
+    return np.array([isinstance(m, dict) or max(map(len, m)) >= 6 for m in masks], bool)
+
+
+def is_mask(mask: Any, size: np.ndarray) -> bool:
+    """Tell whether a mask is in a form that pycocotools reads; ``size`` is (width, height)."""
+    if isinstance(mask, list):
+        return mask != [] and all(type(part) is list and len(part) % 2 == 0 for part in mask)
+    if not isinstance(mask, dict) or mask.get('size') != size[::-1].tolist():
+        return False
+    counts = mask.get('counts')
+    if not isinstance(counts, list):
+        return isinstance(counts, str) and counts != ''
+    runs = as_numbers(counts)
+    return runs is not None and (runs >= 0).all() and runs.sum() == size.prod()
+
+
+def far(masks: list[list[list[float]]]) -> bool:
+    """Tell whether polygons have coordinates that are far off or no numbers."""
+    points = list(chain.from_iterable(chain.from_iterable(masks)))
+    return as_numbers(points, limit=FARTHEST) is None
+
+
+def check_classes(
+    cfg: Mapping[str, Any], dataset: BaseDataset, categories: Table, used: set[Any]
+) -> set[Any]:
+    """Return the ids of the categories that a dataset takes; ``used`` ones have annotations.
+
+    Raises:
+        DataError: A class is not in the file or there twice, or it would leave annotations out.
+    """
+    path, classes = categories.path, dataset.metainfo.get('classes') or ()
+    if isinstance(classes, str):  # mmengine reads a text file, and keeps the name if it fails
+        raise DataError(f'metainfo.classes={classes!r}: No such file; or give a list of names')
+    names = dict(zip(categories.get('id'), categories.get('name'), strict=True))
+    counts = Counter(names.values())
+    wrong = [c for c in classes if c and (counts[c] > 1 or not counts[c] and chooses(cfg))]
+    if wrong:
+        raise DataError(
+            f'{path} should have one category {listed(wrong)}, and has {listed(names.values())}: '
+            'correct it or metainfo.classes'
+        )
+    refuse_unknown(cfg, path, {names[key] for key in used} - set(classes))
+    if [name for name in names.values() if name in classes] != [name for name in classes if name]:
+        print_log(
+            f'{path} has other categories than metainfo.classes, or in another order: mmdet '
+            'numbers them as the file does, so that predictions bear wrong names',
+            'current',
+            logging.WARNING,
+        )
+    return {key for key, name in names.items() if name in classes}
+
+
+def refuse_unknown(cfg: Mapping[str, Any], path: Path, unknown: set[str]) -> None:
+    """Refuse annotations of what is no class, unless the config chooses classes."""
+    if unknown and not chooses(cfg):
+        raise DataError(
+            f'{path} annotates {listed(sorted(unknown))}, which the dataset does not know and '
+            'would leave out: set metainfo.classes of the datasets, and num_classes of the heads'
+        )
+
+
+def listed(names: Collection[str]) -> str:
+    """Return the first names for a message."""
+    return ', '.join(map(repr, list(names)[:8])) + ', ...' * (len(names) > 8)
+
+
+def check_xml(cfg: Mapping[str, Any]) -> None:
+    """Check the first images of a dataset that has an XML file for each, as Pascal VOC."""
+    dataset = unread(cfg)
+    root, path = Path(dataset.sub_data_root), Path(dataset.ann_file)
+    try:
+        ids = list(filter(None, path.read_text(encoding='utf-8').splitlines()))
+        for key in ids[:FILES_CHECKED]:
+            path = root / dataset.ann_subdir / f'{key}.xml'
+            tree = ElementTree.parse(path)
+            names = {entry.findtext('name') or '' for entry in tree.iterfind('object')}
+            refuse_unknown(cfg, path, names - set(dataset.metainfo.get('classes') or ()))
+            for entry, side in product(tree.iterfind('object'), ('xmin', 'ymin', 'xmax', 'ymax')):
+                int(float(entry.findtext(f'bndbox/{side}')))  # as mmdet does
+            image = {'file_name': f'{key}.jpg'}
+            if tree.find('size') is not None:
+                sides = ('width', 'height')
+                image |= {side: int(tree.findtext(f'size/{side}')) for side in sides}
+            check_images(path, root / dataset.img_subdir, [image])
+    except (ElementTree.ParseError, OSError, OverflowError, TypeError, ValueError) as error:
+        raise DataError(f'{path} is no XML file of boxes: {error}') from None
+    if not ids:
+        raise DataError(f'{path} is empty: list the names of images in it, one a line')

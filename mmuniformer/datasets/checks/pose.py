@@ -1,0 +1,84 @@
+"""Checks on the annotations that mmpose reads (COCO style), and on a model's outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from mmuniformer.datasets.checks.images import check_images
+from mmuniformer.datasets.checks.tables import ID, read_coco
+from mmuniformer.datasets.checks.types import dataset_meta, dataset_type, nested, type_name, unread
+from mmuniformer.errors import DataError
+
+CONVERTERS = ('KeypointConverter', 'SingleHandConverter')
+"""Steps of mmpose's pipelines after which a sample has another number of keypoints."""
+DECODERS = {'MSRAHeatmap', 'UDPHeatmap', 'MegviiHeatmap', 'SimCCLabel', 'RegressionLabel'}
+"""mmpose's codecs for which a head has one output a keypoint (UDP's combined ones: three)."""
+
+
+def check_pose(cfg: Mapping[str, Any]) -> None:
+    """Check a COCO-style dataset; annotations that mmpose leaves out may be as they like."""
+    dataset = unread(cfg)
+    path, boxes = Path(dataset.ann_file), dataset.bbox_file
+    if boxes and '://' not in boxes and not Path(boxes).is_file():
+        raise DataError(f'{boxes} does not exist: set dataset.bbox_file to detected boxes, or None')
+    images, _, annotations = read_coco(path, pose=True)
+    has = ['bbox' in e and e.get('keypoints', []) != [] for e in annotations.entries]
+    people = annotations.where(np.array(has, bool))
+    kept = people.inside(margin=1) & ~people.flags('iscrowd')
+    kept &= np.array([count != 0 for count in people.get('num_keypoints')], bool)
+    count = dataset.metainfo.get('num_keypoints')
+    if people.entries:
+        people.column('category_id', 'an id', *ID)
+        length = len(people.column('keypoints', 'x, y, visibility of each keypoint', list)[0])
+        points = people.numbers('keypoints', max(3, length // 3 * 3)).reshape(len(people), -1, 3)
+        kept &= points[..., :2].max((1, 2)) > 0
+        if not boxes and length != 3 * count and converted(cfg) is None:
+            raise DataError(
+                f'{path} has {length // 3} keypoints a person, and {type_name(cfg)} {count}: '
+                'choose the dataset.type of your keypoints'
+            )
+    if not kept.any() and not boxes and (dataset.data_mode == 'topdown' or not dataset.test_mode):
+        raise DataError(
+            f'{path} has no person to crop: each annotation is a crowd, or has no keypoint that is '
+            'visible, or no bounding box with an area'
+        )
+    check_images(path, dataset.data_prefix.get('img'), images.entries)
+
+
+def converted(dataset: Mapping[str, Any]) -> int | None:
+    """Return the number of keypoints that a step of the pipeline makes; None if none does."""
+    for step in reversed(dataset['pipeline']):
+        if type_name(step).split('.')[-1] in CONVERTERS:
+            return step['num_keypoints']
+    return None
+
+
+def check_outputs(cfg: Mapping[str, Any], model: nn.Module) -> None:
+    """Refuse keypoint data of another number of keypoints than a pose estimator predicts.
+
+    Heads whose outputs are not counted in keypoints pass.
+
+    Raises:
+        DataError: Names both numbers.
+    """
+    head = getattr(model, 'head', None)
+    decoder = getattr(head, 'decoder', None)
+    key = 'num_joints' if hasattr(head, 'num_joints') else 'out_channels'
+    outputs = getattr(head, key, None)
+    if type(decoder).__name__ not in DECODERS or not isinstance(outputs, int):
+        return
+    maps = 3 if getattr(decoder, 'heatmap_type', None) == 'combined' else 1
+    for dataset in nested(cfg):
+        count = converted(dataset)
+        if count is None and dataset_type(dataset.get('type')):
+            count = dataset_meta(dataset).get('num_keypoints')
+        if count is not None and maps * count != outputs:
+            raise DataError(
+                f'{type_name(dataset)} has {count} keypoints, for which model.head.{key} has to be '
+                f'{maps * count}; it is {outputs}'
+            )
