@@ -52,7 +52,7 @@ class Detections(nn.Module):
             score = logits[0].permute(1, 2, 0).flatten().sigmoid()
             delta = deltas[0].permute(1, 2, 0).reshape(-1, 4)
             priors = self.priors[level]
-            if 0 < head.test_cfg.nms_pre < score.shape[0]:
+            if 0 < head.test_cfg.get('nms_pre', -1) < score.shape[0]:
                 score, best = score.topk(head.test_cfg.nms_pre)
                 delta, priors = delta[best], priors[best]
             boxes.append(head.bbox_coder.decode(priors, delta, max_shape=self.shape))
@@ -60,7 +60,8 @@ class Detections(nn.Module):
             levels.append(torch.full_like(score, level))
         boxes, scores, levels = map(torch.cat, (boxes, scores, levels))
         sides = boxes[:, 2:] - boxes[:, :2]
-        scores = torch.where((sides > head.test_cfg.min_bbox_size).all(1), scores, -1.0)
+        smallest = head.test_cfg.get('min_bbox_size', -1)
+        scores = torch.where((sides > smallest).all(1), scores, -1.0)
         kept, found = suppress(boxes, scores, levels, head.test_cfg, 0.0)
         return boxes[kept], found
 
@@ -115,24 +116,21 @@ def check_detector(detector: nn.Module) -> None:
     """
     from mmdet.models import MaskRCNN, RPNHead, SingleRoIExtractor, StandardRoIHead
 
-    roi_head = getattr(detector, 'roi_head', None)
-    fitting = type(detector) is MaskRCNN and type(roi_head) is StandardRoIHead
-    if not fitting or type(detector.rpn_head) is not RPNHead:
-        raise UserError(
-            f'cannot export a {type(detector).__name__} with {type(roi_head).__name__}, only a '
-            'Mask R-CNN: export its backbone with --backbone-only'
-        )
-    extractors = (roi_head.bbox_roi_extractor, roi_head.mask_roi_extractor)
-    layers = [layer for extractor in extractors for layer in getattr(extractor, 'roi_layers', ())]
-    known = all(type(extractor) is SingleRoIExtractor for extractor in extractors)
-    if not known or not all(getattr(layer, 'aligned', False) for layer in layers):
-        raise UserError(
-            'cannot export RoI extractors but SingleRoIExtractor with aligned RoIAlign: export the '
-            'backbone with --backbone-only'
-        )
-    for cfg in (detector.rpn_head.test_cfg, roi_head.test_cfg):
+    def refuse(part: str) -> None:
+        raise UserError(f'cannot export {part}: export the backbone with --backbone-only')
+
+    rpn_head, roi_head = (getattr(detector, name, None) for name in ('rpn_head', 'roi_head'))
+    known = ((detector, MaskRCNN), (rpn_head, RPNHead), (roi_head, StandardRoIHead))
+    for part, kind in known:
+        if type(part) is not kind:
+            refuse(f'a detector with {type(part).__name__}, only with {kind.__name__}')
+    for extractor in (roi_head.bbox_roi_extractor, roi_head.mask_roi_extractor):
+        aligned = all(getattr(layer, 'aligned', False) for layer in extractor.roi_layers)
+        if type(extractor) is not SingleRoIExtractor or not aligned:
+            refuse('RoI extractors but SingleRoIExtractor with aligned RoIAlign')
+    for cfg in (rpn_head.test_cfg, roi_head.test_cfg):
         if cfg.nms.type != 'nms':
-            raise UserError(f'cannot export nms.type={cfg.nms.type!r}: set it to nms')
+            refuse(f'nms.type={cfg.nms.type!r}, only nms')
 
 
 def suppress(

@@ -51,6 +51,17 @@ def test_detections_are_those_of_MMDetection(model, image):
     assert labels[count:].tolist() == [-1] * (len(scores) - count)
 
 
+@torch.no_grad()
+def test_settings_that_MMDetection_does_not_need_may_be_absent(model, image):
+    other = copy.deepcopy(model)
+    for name in ('nms_pre', 'min_bbox_size'):
+        del other.rpn_head.test_cfg[name]
+    boxes, scores, *_ = detector.Detections(other, SHAPE).eval()(image)
+    wanted = detector.detect(other, image)
+    torch.testing.assert_close(boxes[: len(wanted[0])], wanted[0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(scores[: len(wanted[1])], wanted[1], rtol=0, atol=1e-6)
+
+
 def test_model_equals_itself_and_differs_from_a_perturbed_one(model, image):
     network = detector.Detections(model, SHAPE).eval()
 
@@ -126,7 +137,7 @@ def test_nothing_detected_is_neither_equal_nor_different():
     [
         ({'model.test_cfg.rcnn.nms.type': 'soft_nms'}, "nms.type='soft_nms'"),
         ({'model.roi_head.bbox_roi_extractor.roi_layer.aligned': False}, 'SingleRoIExtractor'),
-        ({'model.type': 'mmdet.FasterRCNN'}, 'FasterRCNN with StandardRoIHead, .* --backbone-only'),
+        ({'model.type': 'mmdet.FasterRCNN'}, 'FasterRCNN, only with MaskRCNN: .* --backbone-only'),
     ],
 )
 def test_detectors_of_other_parts_are_refused(options, reason):
