@@ -15,15 +15,14 @@ from mmuniformer.apis.quickstart import EXAMPLES, Result, quickstart
 def result_table(results: Sequence[Result]) -> Table:
     """Lay results out with a row for each metric."""
     table = Table(title='validation images of the toy data')
-    for name in ('task', 'config', 'metric'):
-        table.add_column(name, overflow='fold')
-    for name in ('value', 'train s', 'test s'):
-        table.add_column(name, justify='right')
+    for name in ('task', 'config', 'metric', 'value', 'train s', 'test s'):
+        numbers = name in ('value', 'train s', 'test s')
+        table.add_column(name, overflow='fold', justify='right' if numbers else 'left')
     for result in results:
         seconds = [f'{result.train_seconds:.0f}', f'{result.test_seconds:.0f}']
-        for index, (metric, value) in enumerate(result.metrics.items()):
-            run = (result.task, Path(result.config).stem) if index == 0 else ('', '')
-            table.add_row(*run, metric, f'{value:.3f}', *(seconds if index == 0 else ('', '')))
+        for metric, value in result.metrics.items():
+            stem = Path(result.config).stem
+            table.add_row(result.task, stem, metric, f'{value:.3f}', *seconds)
     return table
 
 
