@@ -94,7 +94,12 @@ def export(
         files.check_libraries()
     file, *quantized = output_files(cfg, options)
     if options.score:
-        check_test_data(cfg)
+        for name in ('test_dataloader', 'test_evaluator'):
+            if name not in cfg:
+                raise UserError(f'--score: the config has no {name}')
+        if cfg.get('check_data', True):
+            with files.quiet(), scope_of(cfg):
+                check_dataset(cfg.test_dataloader.dataset)
     size = options.shape or test_image_size(cfg)
     if dynamic and min(size) < files.MIN_SIDE:
         raise UserError(
@@ -166,20 +171,6 @@ def output_files(cfg: Config, options: Options) -> list[Path]:
     except OSError as error:
         raise UserError(f'--out {file}: {error.strerror}; name another folder') from error
     return written
-
-
-def check_test_data(cfg: Config) -> None:
-    """Refuse a config that cannot be scored.
-
-    Raises:
-        UserError: It has no test data or evaluator, or the data are missing.
-    """
-    for name in ('test_dataloader', 'test_evaluator'):
-        if name not in cfg:
-            raise UserError(f'--score: the config has no {name}')
-    if cfg.get('check_data', True):
-        with files.quiet(), scope_of(cfg):
-            check_dataset(cfg.test_dataloader.dataset)
 
 
 def metadata_of(cfg: Config, model: nn.Module, size: tuple[int, int]) -> dict[str, Any]:

@@ -119,14 +119,14 @@ def make_exportable(network: nn.Module) -> None:
 class AdaptiveAverage(nn.Module):
     """``nn.AdaptiveAvgPool2d`` as matrix products: ONNX has none for dynamic sizes."""
 
-    def __init__(self, sides: int | tuple[int, int]):
+    def __init__(self, sides: int | tuple[int | None, int | None]):
         super().__init__()
         self.sides = (sides, sides) if isinstance(sides, int) else sides
 
     def forward(self, x: Tensor) -> Tensor:
         """Average a map into the given sides."""
         rows, columns = (
-            bin_weights(side, length, x)
+            bin_weights(side or length, length, x)
             for side, length in zip(self.sides, x.shape[2:], strict=True)
         )
         return rows @ x @ columns.T

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 HEAT = matplotlib.colormaps['inferno']
@@ -48,7 +47,7 @@ def heat(values: np.ndarray) -> np.ndarray:
 
 
 def draw_rows(view: View, rows: Sequence[Row], title: str) -> Figure:
-    """Draw the image and rows of panels over it, each row under its name."""
+    """Draw the image and rows of panels over it in gray, each row under its name."""
     height, width = view.image.shape[:2]
     columns = 1 + max(len(panels) for _, panels in rows)
     panel_height = PANEL_INCHES * height / width
@@ -57,32 +56,21 @@ def draw_rows(view: View, rows: Sequence[Row], title: str) -> Figure:
         layout='constrained',
     )
     figure.get_layout_engine().set(h_pad=0.03, w_pad=0.03)
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(title, fontsize=9, parse_math=False)  # a file's name may hold $
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
+    extent = (-0.5, view.padded[1] - 0.5, view.padded[0] - 0.5, -0.5)
     for (name, panels), (first, *others) in zip(rows, axes, strict=True):
         first.imshow(view.image)
         first.set_title(name, fontsize=9, fontweight='bold')
-        if any(panel.marks_query for panel in panels):
-            mark(first, view)
+        marked = [first] if any(panel.marks_query for panel in panels) else []
         for axis, panel in zip(others, panels, strict=False):
-            draw_panel(axis, view, panel)
+            axis.imshow(view.image.mean(-1), cmap='gray', vmin=0, vmax=255)
+            axis.imshow(panel.layer, extent=extent, interpolation='nearest')
+            axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))  # without the padding
+            axis.set_title(panel.title, fontsize=8)
+            marked += [axis] * panel.marks_query
+        for axis in marked:
+            axis.scatter(*view.query, s=30, facecolor='none', edgecolor='cyan', linewidth=1.5)
     return figure
-
-
-def draw_panel(axis: Axes, view: View, panel: Panel) -> None:
-    """Lay a panel over the image in gray, without the padding."""
-    height, width = view.image.shape[:2]
-    axis.imshow(view.image.mean(-1), cmap='gray', vmin=0, vmax=255)
-    extent = (-0.5, view.padded[1] - 0.5, view.padded[0] - 0.5, -0.5)
-    axis.imshow(panel.layer, extent=extent, interpolation='nearest')
-    axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-    axis.set_title(panel.title, fontsize=8)
-    if panel.marks_query:
-        mark(axis, view)
-
-
-def mark(axis: Axes, view: View) -> None:
-    """Mark the query."""
-    axis.scatter(*view.query, s=30, marker='o', facecolor='none', edgecolor='cyan', linewidth=1.5)

@@ -286,6 +286,12 @@ def test_command_writes_a_figure(files):
     assert written.std() > 20
 
 
+def test_dollars_in_a_name_are_no_formula(files):
+    (files / 'image.png').rename(files / '$_$.png')
+    assert run(files, 'light', image='$_$.png').exit_code == 0
+    assert (files / 'out.png').is_file()
+
+
 def test_nothing_is_replaced_without_force(files):
     (files / 'out.png').write_bytes(b'mine')
     with pytest.raises(UserError, match='--force'):

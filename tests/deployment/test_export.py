@@ -120,7 +120,7 @@ def test_static_file_takes_its_own_size_alone(onnx, tmp_path):
         differences(run, model, [(1, 64, 64)])
 
 
-@pytest.mark.parametrize('sides', [1, 3, (2, 6)])
+@pytest.mark.parametrize('sides', [1, 3, (2, 6), (None, 2)])
 @pytest.mark.parametrize('size', [(4, 7), (6, 6), (2, 13)])
 def test_pooling_by_products_is_adaptive_pooling(sides, size):
     x = torch.randn(2, 3, *size, dtype=torch.float64)
