@@ -21,13 +21,7 @@ from mmuniformer.datasets.toy.folder import ToyData, image_files
 from mmuniformer.datasets.toy.skeleton import KEYPOINTS, LINKS
 from mmuniformer.datasets.toy.write import CLASSES, SEG_CLASSES, SEG_PALETTE, write_toy_data
 from mmuniformer.errors import UserError
-from mmuniformer.visualization.draw import (
-    colors,
-    contact_sheet,
-    draw_instances,
-    draw_map,
-    draw_poses,
-)
+from mmuniformer.visualization import draw
 
 DATA = Path('data/toy')
 """Where the toy configs look for their data, below the current folder."""
@@ -36,7 +30,7 @@ DRAWN = 4
 SCALE = 2
 """By which they are enlarged before."""
 SCORE_THR, KEYPOINT_THR = 0.5, 0.3
-CLASS_COLORS = colors(SEG_PALETTE, len(SEG_CLASSES))
+CLASS_COLORS = draw.colors(SEG_PALETTE, len(SEG_CLASSES))
 
 Say = Callable[[str], None]
 Record = Mapping[str, Any]
@@ -89,19 +83,22 @@ def quickstart(tasks: Iterable[str], out: Path, say: Say = print) -> list[Result
         say: Called with each command before it runs.
 
     Raises:
-        UserError: A command fails.
+        UserError: The toy data cannot be written, or a command fails.
     """
-    data = write_toy_data(DATA)
+    try:
+        data = write_toy_data(DATA)
+    except UserError as error:
+        raise UserError(f'{error} (`mmuniformer toy-data {DATA} --force`)') from error
     results = [run_task(task, data, out / task, say) for task in tasks]
     rows = {
-        f'{task}: image, ground truth, prediction': [
+        f'{result.task}: image, ground truth, prediction': [
             image
             for path in image_paths(data)
-            for image in drawn_image(task, data, path, out / task / 'predictions')
+            for image in drawn_image(result.task, data, path, out / result.task / 'predictions')
         ]
-        for task in tasks
+        for result in results
     }
-    sheet = contact_sheet(rows, columns=6)
+    sheet = draw.contact_sheet(rows, columns=6)
     cv2.imwrite(str(out / 'contact_sheet.png'), sheet)
     content = json.dumps([vars(result) for result in results], indent=1)
     (out / 'results.json').write_text(content + '\n')
@@ -187,7 +184,7 @@ def drawn_image(task: str, data: ToyData, path: Path, predictions: Path) -> list
         drawn = (
             cv2.resize(each, image.shape[1::-1], interpolation=cv2.INTER_NEAREST) for each in maps
         )
-        return [image, *(draw_map(image, each, SEG_CLASSES, CLASS_COLORS) for each in drawn)]
+        return [image, *(draw.draw_map(image, each, SEG_CLASSES, CLASS_COLORS) for each in drawn)]
     kind = 'person_keypoints' if task == 'pose' else 'instances'
     truth = json.loads((data.coco / 'annotations' / f'{kind}_val2017.json').read_text())
     found = json.loads((predictions / 'predictions.json').read_text())
@@ -221,7 +218,7 @@ def draw_masks(image: np.ndarray, found: Sequence[Record]) -> np.ndarray:
         mask[:] = cv2.resize(rle.decode(area), image.shape[1::-1])
     names = [CLASSES[record['category_id'] - 1] for record in found]
     colored = [CLASS_COLORS[SEG_CLASSES.index(name)] for name in names]
-    return draw_instances(image, boxes_of(found), names, colored, masks)
+    return draw.draw_instances(image, boxes_of(found), names, colored, masks)
 
 
 def draw_keypoints(image: np.ndarray, found: Sequence[Record], lowest: float) -> np.ndarray:
@@ -229,7 +226,7 @@ def draw_keypoints(image: np.ndarray, found: Sequence[Record], lowest: float) ->
     count = len(KEYPOINTS)
     points = np.array([record['keypoints'] for record in found], float).reshape(-1, count, 3)
     links = [(KEYPOINTS.index(a), KEYPOINTS.index(b)) for a, b in LINKS]
-    return draw_poses(
+    return draw.draw_poses(
         image, boxes_of(found), points[..., :2] * SCALE, points[..., 2] >= lowest,
-        links, colors(None, len(links)), colors(None, count),
+        links, draw.colors(None, len(links)), draw.colors(None, count),
     )  # fmt: skip

@@ -77,6 +77,14 @@ def test_command_prints_and_records_results(tmp_path, monkeypatch):
     assert (tmp_path / 'out' / 'contact_sheet.png').is_file()
 
 
+def test_what_is_in_the_way_of_the_toy_data_is_named_with_the_fix(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    quickstart.DATA.mkdir(parents=True)
+    (quickstart.DATA / 'mine.txt').touch()
+    with pytest.raises(UserError, match='`mmuniformer toy-data data/toy --force`'):
+        quickstart.quickstart(['det'], tmp_path / 'out')
+
+
 @pytest.mark.parametrize('task', ['det', 'pose'])
 def test_predictions_equal_to_the_ground_truth_are_drawn_alike(tmp_path, task):
     data = write_toy_data(tmp_path / 'toy', train_images=1, val_images=2)
