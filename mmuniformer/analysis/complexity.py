@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from mmengine.config import Config
-from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmuniformer.analysis.layouts import Layout
+from mmuniformer.analysis.layouts import Layout, backbone_settings
 from mmuniformer.analysis.metafile import find_model
 from mmuniformer.apis.config import framework_of, test_image_size
 from mmuniformer.apis.models import build_model
@@ -31,18 +29,15 @@ SHAPES = {'mmdet': (800, 1280), 'mmseg': (512, 2048)}
 BOXES, MASKED_BOXES = 1000, 100
 TOLERANCE = 0.01
 """How far a published figure may be off, as a part of it, to count as reproduced."""
-LAYOUT_OPTIONS = {'model.backbone.stage3_attn', 'model.backbone.window_size'}
 MAP_HEADS = ('rpn_head', 'bbox_head', 'decode_head', 'auxiliary_head', 'head')
 """Attributes of the frameworks' models that take the maps of backbone and neck."""
-STAGE_PARTS = ('patch_embed{}', 'cls_token', 'cls_upsample', 'blocks{}', 'norm{}')
-CALLED = ('patch_embed', 'cls_upsample')
-"""Parts of ours outside the blocks that multiply."""
-CLASS_TOKEN_STAGE = {'cls_token': 3, 'cls_upsample': 4}
+CLASS_TOKEN = {3: ('cls_token',), 4: ('cls_upsample',)}
+"""Parts of a light network's stages, counted from 1, for the class token."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A component of a model and what it costs."""
+    """A model or a component of one, and what it costs."""
 
     name: str
     """Name of the attribute in the model, or of the stage."""
@@ -52,38 +47,28 @@ class Part:
     parts: tuple[Part, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class Complexity:
-    """What a model costs at an image ``shape`` (height, width)."""
-
-    shape: tuple[int, int]
-    params: int
-    flops: int
-    """Multiply-adds for one image."""
-    parts: tuple[Part, ...]
-
-
-def complexity(cfg: Config, shape: tuple[int, int] | None = None) -> Complexity:
+def complexity(
+    cfg: Config, shape: tuple[int, int] | None = None, model: nn.Module | None = None
+) -> Part:
     """Count a config's parameters and FLOPs.
 
     Args:
-        cfg: Config of a detector, segmentor or pose estimator.
+        cfg: Config of a detector, segmentor, pose estimator or bare backbone.
         shape: Image height and width; None takes that of the published figures.
+        model: The config's model on the meta device, if it cannot be built there.
 
     Raises:
         UserError: The config names no model, or ``shape`` is needed and missing or too small.
     """
-    if 'model' not in cfg:
-        raise UserError('the config has no `model`')
-    shape = shape or published_shape(cfg)
-    model = build_model(cfg, device='meta')
-    channels = cfg.model.get('backbone', cfg.model).get('in_channels', 3)
-    parts = tuple(count_model(model, torch.empty(1, channels, *shape, device='meta')))
+    model = model or build_model(cfg, device='meta')
+    channels = backbone_settings(cfg).get('in_channels', 3)
+    images = torch.empty(1, channels, *(shape or published_shape(cfg)), device='meta')
+    parts = tuple(count_components(model, images))
     params = count_params(model)
     rest = params - sum(part.params for part in parts)
     if rest:
         parts += (Part('other (not run)', rest, 0),)
-    return Complexity(tuple(shape), params, sum(part.flops for part in parts), parts)
+    return Part('total', params, sum(part.flops for part in parts), parts)
 
 
 def published_shape(cfg: Config) -> tuple[int, int]:
@@ -100,35 +85,9 @@ def count_params(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def run(
-    module: nn.Module, inputs: Any, watched: Mapping[str, nn.Module] = MappingProxyType({})
-) -> tuple[Any, int, dict[str, list[int]]]:
-    """Run a module and count its multiply-adds.
-
-    Hooks read the counter's total: its own figures of modules are absent in PyTorch below 2.3.
-
-    Returns:
-        The outputs, the multiply-adds, and the total before and after each watched module inside.
-    """
-    spans, hooks = {name: [] for name in watched}, []
-    # The counter trips over views of parameters that are made without gradients (class tokens).
-    with FlopCounterMode(display=False) as counter, torch.enable_grad():
-        for name, part in watched.items():
-
-            def note(*_: Any, span: list[int] = spans[name]) -> None:
-                # The counter's unit is one multiplication or one addition.
-                span.append(counter.get_total_flops() // 2)
-
-            hooks += [part.register_forward_pre_hook(note), part.register_forward_hook(note)]
-        outputs = module(inputs)
-    for hook in hooks:
-        hook.remove()
-    return outputs, counter.get_total_flops() // 2, spans
-
-
-def count_model(model: nn.Module, images: Tensor) -> Iterator[Part]:
+def count_components(model: nn.Module, images: Tensor) -> Iterator[Part]:
     """Count the components of a detector, segmentor, pose estimator or bare backbone."""
-    if isinstance(model, StagedBackbone):
+    if not hasattr(model, 'backbone'):
         yield count_backbone(model, images)[1]
         return
     maps, part = count_backbone(model.backbone, images)
@@ -139,122 +98,93 @@ def count_model(model: nn.Module, images: Tensor) -> Iterator[Part]:
     for name in MAP_HEADS:
         for path, head in named_members(model, name):
             yield count_module(path, head, maps)[1]
-    if getattr(model, 'roi_head', None) is not None:
-        yield from count_roi_head(model.roi_head, images.device)
+    roi_head = getattr(model, 'roi_head', None)
+    for kind, boxes in (('bbox', BOXES), ('mask', MASKED_BOXES)):
+        for name, head in named_members(roi_head, f'{kind}_head'):
+            extractor = named_members(roi_head, f'{kind}_roi_extractor')[0][1]
+            size = extractor.roi_layers[0].output_size
+            features = images.new_empty(boxes, extractor.out_channels, *size)
+            yield count_module(f'roi_head.{name}', head, features)[1]
 
 
-def named_members(owner: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
+def named_members(owner: nn.Module | None, name: str) -> list[tuple[str, nn.Module]]:
     """Return an attribute as named modules: none, one, or all of a list."""
     member = getattr(owner, name, None)
-    if member is None:
-        return []
     if isinstance(member, nn.ModuleList):
         return [(f'{name}.{index}', module) for index, module in enumerate(member)]
-    return [(name, member)]
+    return [] if member is None else [(name, member)]
+
+
+def run(
+    module: nn.Module, inputs: Any, watched: Mapping[str, nn.Module]
+) -> tuple[Any, int, dict[str, list[int]]]:
+    """Return a module's outputs, its multiply-adds, and their totals around parts of it.
+
+    Hooks read the counter's total: its own figures of modules are absent in PyTorch below 2.3.
+    """
+    totals, hooks = {name: [] for name in watched}, []
+    # The counter trips over views of parameters that are made without gradients (class tokens).
+    with FlopCounterMode(display=False) as counter, torch.enable_grad():
+        for name, part in watched.items():
+
+            def note(*_: Any, totals: list[int] = totals[name]) -> None:
+                # The counter's unit is one multiplication or one addition.
+                totals.append(counter.get_total_flops() // 2)
+
+            hooks += [part.register_forward_pre_hook(note), part.register_forward_hook(note)]
+        outputs = module(inputs)
+    for hook in hooks:
+        hook.remove()
+    return outputs, counter.get_total_flops() // 2, totals
 
 
 def count_module(name: str, module: nn.Module, inputs: Any) -> tuple[Any, Part]:
     """Run a module and return its outputs and its cost."""
-    outputs, flops, _ = run(module, inputs)
+    outputs, flops, _ = run(module, inputs, {})
     return outputs, Part(name, count_params(module), flops)
 
 
-def count_roi_head(roi_head: nn.Module, device: torch.device) -> Iterator[Part]:
-    """Count the box heads on 1,000 boxes each and the mask heads on 100."""
-    for kind, boxes in (('bbox', BOXES), ('mask', MASKED_BOXES)):
-        extractors = named_members(roi_head, f'{kind}_roi_extractor')
-        for name, head in named_members(roi_head, f'{kind}_head'):
-            extractor = extractors[0][1]
-            size = extractor.roi_layers[0].output_size
-            features = torch.empty(boxes, extractor.out_channels, *size, device=device)
-            yield count_module(f'roi_head.{name}', head, features)[1]
-
-
-def count_backbone(
-    backbone: nn.Module, images: Tensor, name: str = 'backbone'
-) -> tuple[tuple[Tensor, ...], Part]:
-    """Run a backbone; the cost of one of ours is split into stages."""
+def count_backbone(backbone: nn.Module, images: Tensor) -> tuple[tuple[Tensor, ...], Part]:
+    """Run a backbone; the cost of one of ours is split into stages and their parts."""
     if not isinstance(backbone, StagedBackbone):
-        return count_module(name, backbone, images)
-    watched = {key: part for key, part in backbone.named_children() if key.startswith(CALLED)}
+        return count_module('backbone', backbone, images)
+    called = ('patch_embed', 'cls_upsample')
+    watched = {name: part for name, part in backbone.named_children() if name.startswith(called)}
     try:
-        maps, flops, spans = run(backbone, images, watched)
+        maps, total, spans = run(backbone, images, watched)
     except ValueError as error:
         raise UserError(f'--shape: {error}') from error
-    stages = range(1, backbone.num_stages + 1)
-    starts = [spans[f'patch_embed{stage}'][0] for stage in stages] + [flops]
-    parts = tuple(
-        count_stage(backbone, stage, starts[stage] - starts[stage - 1], spans) for stage in stages
-    )
-    return maps, Part(name, count_params(backbone), flops, parts)
+    stages = []
+    for stage in range(1, backbone.num_stages + 1):
+        start, _ = spans[f'patch_embed{stage}']
+        end, _ = spans.get(f'patch_embed{stage + 1}', (total, total))
+        blocks = f'blocks{stage}'
+        names = (f'patch_embed{stage}', *CLASS_TOKEN.get(stage, ()), blocks, f'norm{stage}')
+        members = {name: getattr(backbone, name) for name in names if hasattr(backbone, name)}
+        flops = {name: spans[name][1] - spans[name][0] if name in spans else 0 for name in members}
+        # What remains: blocks may run by their lines, without a call of their own.
+        flops[blocks] = end - start - sum(flops.values())
+        params = {
+            name: member.numel() if isinstance(member, Tensor) else count_params(member)
+            for name, member in members.items()
+        }
+        parts = tuple(Part(name, params[name], flops[name]) for name in members)
+        stages.append(Part(f'stage {stage}', sum(params.values()), end - start, parts))
+    return maps, Part('backbone', count_params(backbone), total, tuple(stages))
 
 
-def count_stage(
-    backbone: StagedBackbone, stage: int, flops: int, spans: Mapping[str, list[int]]
-) -> Part:
-    """Split a stage, counted from 1, into embedding, class token, blocks and output norm."""
-    parts = {}
-    for template in STAGE_PARTS:
-        name = template.format(stage)
-        member = getattr(backbone, name, None)
-        if member is None or CLASS_TOKEN_STAGE.get(name, stage) != stage:
-            continue
-        params = member.numel() if isinstance(member, Tensor) else count_params(member)
-        start, end = spans.get(name, (0, 0))
-        parts[name] = Part(name, params, end - start)
-    blocks = f'blocks{stage}'
-    # All but the embeddings: blocks may run by their lines, without a call of their own.
-    rest = flops - sum(part.flops for part in parts.values())
-    parts[blocks] = dataclasses.replace(parts[blocks], flops=rest)
-    params = sum(part.params for part in parts.values())
-    return Part(f'stage {stage}', params, flops, tuple(parts.values()))
+def find_published(cfg: Config, shape: tuple[int, int], flops: int) -> dict[str, Any] | None:
+    """Compare a count with the metafile beside the config; None if it has no figure at this size.
 
-
-class Published(NamedTuple):
-    """What the metafile states of a config in one layout."""
-
-    flops: float
-    """In billions of multiply-adds."""
-    follows: bool
-    """Whether the figure is known to follow from this count."""
-
-
-def find_published(cfg: Config, shape: tuple[int, int]) -> Published | None:
-    """Return a config's figure in the metafile beside it; None if it has none at this size."""
-    figures = (find_model(cfg.filename, Layout.of(cfg).name) or {}).get('Metadata', {})
+    Returns:
+        Published ``flops`` in billions, whether the figure ``follows`` from this count as far as
+        the metafile knows, and the ``verdict``.
+    """
+    figures = (find_model(cfg.filename, Layout.of(cfg).name) or {}).get('Metadata') or {}
     if 'FLOPs (G)' not in figures or shape != published_shape(cfg):
         return None
-    return Published(float(figures['FLOPs (G)']), figures.get('FLOPs Reproduced', True))
-
-
-def verdict(counted: Complexity, published: Published) -> str:
-    """Say how a published figure compares."""
-    difference = counted.flops / 1e9 / published.flops - 1
-    if published.follows and abs(difference) <= TOLERANCE:
-        return f'reproduced ({difference:+.1%})'
-    return f'published, not reproduced ({difference:+.1%})'
-
-
-def draw_table(counted: Complexity) -> Table:
-    """Lay the cost out by component and stage."""
-    table = Table()
-    table.add_column('component')
-    for header in ('params (M)', 'FLOPs (G)', 'share'):
-        table.add_column(header, justify='right')
-
-    def add(part: Part, depth: int) -> None:
-        table.add_row(
-            '  ' * depth + part.name,
-            f'{part.params / 1e6:.3f}',
-            f'{part.flops / 1e9:.3f}',
-            f'{part.flops / counted.flops:.1%}',
-            style='dim' if depth > 1 else None,
-        )
-        for child in part.parts:
-            add(child, depth + 1)
-
-    for part in counted.parts:
-        add(part, 0)
-    table.add_section()
-    add(Part('total', counted.params, counted.flops), 0)
-    return table
+    published, follows = float(figures['FLOPs (G)']), figures.get('FLOPs Reproduced', True)
+    difference = flops / 1e9 / published - 1
+    reproduced = follows and abs(difference) <= TOLERANCE
+    verdict = 'reproduced' if reproduced else 'published, not reproduced'
+    return {'flops': published, 'follows': follows, 'verdict': f'{verdict} ({difference:+.1%})'}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import re
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
@@ -14,11 +14,16 @@ from mmuniformer.errors import UserError
 
 TEST_LAYOUTS = 'global,w32,h32'
 """What the papers test a segmentor in that was trained with a global stage 3."""
+LAYOUT_OPTIONS = {'model.backbone.stage3_attn', 'model.backbone.window_size'}
 WINDOWED = {'w': 'window', 'h': 'hybrid'}
 
 
-@dataclasses.dataclass(frozen=True)
-class Layout:
+def backbone_settings(cfg: Config) -> dict[str, Any]:
+    """Return the settings of a config's backbone: a part of its model, or the model itself."""
+    return cfg.model.get('backbone', cfg.model)
+
+
+class Layout(NamedTuple):
     """How stage 3 attends; ``stage3_attn`` is None for networks that have no choice."""
 
     name: str
@@ -49,7 +54,7 @@ class Layout:
         It is named ``hourglass`` for a light network, ``mixed`` where each block has its own entry,
         and '' for backbones of others.
         """
-        backbone = cfg.model.get('backbone', cfg.model)
+        backbone = backbone_settings(cfg)
         with scope_of(cfg):
             kind = class_of(backbone)
         if not hasattr(kind, 'set_stage3_attn'):
@@ -63,10 +68,8 @@ class Layout:
     def in_config(self, cfg: Config) -> Config:
         """Return a config whose model has this layout."""
         cfg = copy.deepcopy(cfg)
-        if self.stage3_attn is not None:
-            cfg.model.backbone.stage3_attn = self.stage3_attn
-        if self.window_size is not None:
-            cfg.model.backbone.window_size = self.window_size
+        chosen = {'stage3_attn': self.stage3_attn, 'window_size': self.window_size}
+        backbone_settings(cfg).update({k: v for k, v in chosen.items() if v is not None})
         return cfg
 
 

@@ -10,7 +10,7 @@ import yaml
 from mmuniformer.errors import UserError
 
 METRICS = ('box AP', 'mask AP', 'mIoU', 'AP')
-"""Those that comparisons show."""
+"""Those that comparisons and the front page show."""
 
 
 def load_models(metafile: Path) -> list[dict[str, Any]]:
@@ -30,16 +30,14 @@ def load_models(metafile: Path) -> list[dict[str, Any]]:
 
 
 def find_model(config: str | Path | None, layout: str) -> dict[str, Any] | None:
-    """Return the row of a config tested in a layout, from the metafile beside it; None if absent.
+    """Return the row of a config tested in a layout, from the metafile beside it, if there is one.
 
     Args:
         config: Path of the config; None for one that was not read from a file.
         layout: Name as in ``Layout.name``.
     """
     metafile = Path(config).with_name('metafile.yml') if config else None
-    if metafile is None or not metafile.is_file():
-        return None
-    for model in load_models(metafile):
+    for model in load_models(metafile) if metafile and metafile.is_file() else ():
         is_row = Path(str(model.get('Config'))).name == Path(config).name
         if is_row and (model.get('Metadata') or {}).get('Test Layout') in (None, layout):
             return model
@@ -59,4 +57,5 @@ def stated_accuracy(config: str | Path | None, layout: str) -> str | None:
     """Return what the metafile states of a config's accuracy in a layout, if anything."""
     model = find_model(config, layout) or {}
     shown = ', '.join(f'{v} {name}' for name, v in metrics_of(model).items() if name in METRICS)
-    return f'{shown} ({model["Metadata"].get("Provenance", "published")})' if shown else None
+    provenance = (model.get('Metadata') or {}).get('Provenance', 'published')
+    return f'{shown} ({provenance})' if shown else None

@@ -7,14 +7,10 @@ import json
 
 import click
 from rich.console import Console
+from rich.table import Table
 
-from mmuniformer.analysis.complexity import (
-    LAYOUT_OPTIONS,
-    complexity,
-    draw_table,
-    find_published,
-    verdict,
-)
+from mmuniformer.analysis.complexity import Part, complexity, find_published, published_shape
+from mmuniformer.analysis.layouts import LAYOUT_OPTIONS
 from mmuniformer.apis.config import find_config, load_config
 from mmuniformer.cli.options import ConfigCommand, cfg_options
 
@@ -37,20 +33,40 @@ def command(config: str, shape: tuple[int, int] | None, as_json: bool, cfg_optio
     """
     file = find_config(config)
     cfg = load_config(file, cfg_options)
-    counted = complexity(cfg, shape)
+    total = complexity(cfg, shape)
+    shape = shape or published_shape(cfg)
     published = None
     # A published figure is of the config as it is, in any layout.
     if set(cfg_options) <= LAYOUT_OPTIONS:
-        published = find_published(cfg, counted.shape)
+        published = find_published(cfg, shape, total.flops)
     if as_json:
-        result = {'config': file.stem, **dataclasses.asdict(counted)}
-        if published:
-            result['published'] = {**published._asdict(), 'verdict': verdict(counted, published)}
-        click.echo(json.dumps(result, indent=2))
+        result = {'config': file.stem, 'shape': shape, **dataclasses.asdict(total)}
+        del result['name']
+        click.echo(json.dumps(result | ({'published': published} if published else {}), indent=2))
         return
     console = Console()
-    console.print('{} at {} x {}'.format(file.stem, *counted.shape), style='bold', soft_wrap=True)
-    console.print(draw_table(counted))
+    console.print(f'{file.stem} at {shape[0]} x {shape[1]}', style='bold', soft_wrap=True)
+    console.print(table_of(total))
     if published:
-        text = f'FLOPs: {published.flops:g} G published: {verdict(counted, published)}'
+        text = f'FLOPs: {published["flops"]:g} G published: {published["verdict"]}'
         console.print(text, soft_wrap=True)
+
+
+def table_of(total: Part) -> Table:
+    """Lay the cost out by component and stage."""
+    table = Table('component')
+    for header in ('params (M)', 'FLOPs (G)', 'share'):
+        table.add_column(header, justify='right')
+
+    def add(part: Part, depth: int) -> None:
+        name, share = '  ' * depth + part.name, f'{part.flops / total.flops:.1%}'
+        figures = f'{part.params / 1e6:.3f}', f'{part.flops / 1e9:.3f}', share
+        table.add_row(name, *figures, style='dim' if depth > 1 else None)
+        for child in part.parts:
+            add(child, depth + 1)
+
+    for part in total.parts:
+        add(part, 0)
+    table.add_section()
+    add(dataclasses.replace(total, parts=()), 0)
+    return table

@@ -11,16 +11,13 @@ from click.testing import CliRunner
 
 from mmuniformer.analysis import complexity as complexity_module
 from mmuniformer.analysis.complexity import (
-    Complexity,
-    Published,
     complexity,
     count_backbone,
     find_published,
     published_shape,
-    verdict,
 )
 from mmuniformer.analysis.layouts import Layout
-from mmuniformer.analysis.metafile import load_models
+from mmuniformer.analysis.metafile import load_models, stated_accuracy
 from mmuniformer.apis.config import load_config
 from mmuniformer.cli.complexity import command
 from mmuniformer.errors import UserError
@@ -212,11 +209,15 @@ WITHOUT_COST = ('init_cfg', 'norm_eval', 'drop_path_rate')
 """Settings of a backbone that the variants of a recipe differ in, and no count depends on."""
 
 
-def counted(config, test_layout=None):
-    """The cost of a config as the task's figures are published; equal models are counted once."""
+def config_in(config, test_layout=None):
     (path,) = (path for path in CONFIGS if path.stem == config)
     pytest.importorskip(FRAMEWORKS[path.relative_to(ROOT / 'configs').parts[0]])
-    cfg = load_config(path, layout_options(test_layout))
+    return load_config(path, layout_options(test_layout))
+
+
+def counted(config, test_layout=None):
+    """The cost of a config as the task's figures are published; equal models are counted once."""
+    cfg = config_in(config, test_layout)
     model = cfg.model.to_dict()
     for setting in WITHOUT_COST:
         model['backbone'].pop(setting, None)
@@ -248,12 +249,14 @@ def test_figures_that_do_not_follow_from_the_count(config):
     published, value = NOT_REPRODUCED[config]
     result = counted(config, 'h14')
     assert result.flops / 1e9 == pytest.approx(value, abs=0.1)
-    assert verdict(result, Published(published, False)).startswith('published, not reproduced')
+    found = find_published(config_in(config, 'h14'), (512, 2048), result.flops)
+    assert (found['flops'], found['follows']) == (published, False)
+    assert found['verdict'].startswith('published, not reproduced')
 
 
 def test_last_published_digits_of_mask_rcnn():
     result = counted(f'{MASK}small-h14_fpn_amp-1x_coco')
-    assert result.shape == (800, 1280)
+    assert published_shape(config_in(f'{MASK}small-h14_fpn_amp-1x_coco')) == (800, 1280)
     flops = {part.name: round(part.flops / 1e9, 1) for part in result.parts}
     assert flops == {
         'backbone': 98.8,
@@ -273,7 +276,8 @@ def test_last_published_digits_of_segmentation_and_pose():
         ('td-hm_uniformer-small_8xb128-210e_coco-384x288', 'global'): ((384, 288), 11.1),
     }
     for key, (shape, flops) in shapes.items():
-        assert (counted(*key).shape, round(counted(*key).flops / 1e9, 1)) == (shape, flops)
+        assert published_shape(config_in(*key)) == shape
+        assert round(counted(*key).flops / 1e9, 1) == flops
 
 
 def test_a_cascade_counts_each_of_its_heads():
@@ -374,8 +378,12 @@ def test_no_published_figure_for_another_size_or_network(own, args):
         (90, True, 'published, not reproduced (+12.1%)'),
     ],
 )
-def test_verdict(flops, follows, text):
-    assert verdict(Complexity((1, 1), 0, 100_900_000_000, ()), Published(flops, follows)) == text
+def test_verdict(own, flops, follows, text):
+    figures = {'FLOPs (G)': flops, 'FLOPs Reproduced': follows}
+    row = {'Name': 'head', 'Config': 'x/head.py', 'Metadata': figures}
+    Path(own).with_name('metafile.yml').write_text(json.dumps({'Models': [row]}))
+    found = find_published(load_config(own), (512, 2048), 100_900_000_000)
+    assert found == {'flops': flops, 'follows': follows, 'verdict': text}
 
 
 def test_layouts_by_their_short_names(own):
@@ -390,7 +398,7 @@ def test_layouts_by_their_short_names(own):
 
 def test_no_metafile_no_published_figure(own):
     Path(own).with_name('metafile.yml').unlink()
-    assert find_published(load_config(own), (512, 2048)) is None
+    assert find_published(load_config(own), (512, 2048), 10**10) is None
 
 
 def test_bad_input(own, tmp_path):
@@ -420,10 +428,13 @@ def test_new_style_configs_cost_what_those_with_strings_do(task, tmp_path):
     assert Layout.of(load_config(new)).name == Layout.of(load_config(old)).name == 'h2'
 
 
-def test_a_metafile_of_another_project_is_no_obstacle(own):
-    row = {'Name': 'head', 'Config': 'x/head.py', 'Metadata': {'Epochs': 12}}
+@pytest.mark.parametrize('figures', [{'Epochs': 12}, None])
+def test_a_metafile_of_another_project_is_no_obstacle(own, figures):
+    row = {'Name': 'head', 'Config': 'x/head.py', 'Metadata': figures}
+    row['Results'] = [{'Metrics': {'mIoU': 40.5}}]
     Path(own).with_name('metafile.yml').write_text(json.dumps({'Models': [row]}))
     assert 'published' not in json.loads(run(own, '--json').output)
+    assert stated_accuracy(own, 'global') == '40.5 mIoU (published)'
 
 
 def test_stages_are_counted_where_the_counter_knows_no_modules(monkeypatch):

@@ -17,7 +17,7 @@ from pathlib import Path
 import generated
 import torch
 
-from mmuniformer.analysis.benchmark.report import caption, rows_of, table_of
+from mmuniformer.analysis.benchmark.report import caption, table_of
 from mmuniformer.errors import UserError
 
 BEGIN, END = '<!-- table -->', '<!-- /table -->'
@@ -49,7 +49,7 @@ def layout_record(file: Path) -> str:
         record = json.loads(file.read_text(encoding='utf-8'))
     except OSError as error:
         raise UserError(f'{file}: {error.strerror}; measure first, without --stored') from error
-    header, *lines = table_of(rows_of(record))
+    header, *lines = table_of(record['rows'])
     table = generated.table(header, lines, numbers=True)
     return f'{table}\n\n{record["time"][:10]}, {caption(record)}'
 

@@ -11,30 +11,23 @@ from mmengine.config import Config
 
 from mmuniformer.analysis.benchmark.cases import Case, Settings
 from mmuniformer.analysis.benchmark.report import Row
+from mmuniformer.analysis.layouts import backbone_settings
 from mmuniformer.apis.config import framework_of
 from mmuniformer.apis.models import build_model
 
 HEADS = ('decode_head', 'auxiliary_head', 'head')
 """Parts that take the backbone's maps where there is no neck."""
-
-
 CONVNEXT = {'type': 'mmpretrain.ConvNeXt', 'arch': 'tiny', 'gap_before_final_norm': False}
 
 
 class Baseline(NamedTuple):
-    """Another backbone.
-
-    Attributes:
-        backbone: Its config; the type without scope is that of the task's framework.
-        published: Accuracy in place of ours, and who states it, by pattern of the config's name.
-        package: What it needs beyond the task's framework.
-    """
+    """Another backbone."""
 
     name: str
-    backbone: dict[str, Any]
+    backbone: dict[str, Any]  # a type without scope is that of the task's framework
     channels: tuple[int, int, int, int]
-    published: dict[str, str]
-    package: str | None = None
+    published: dict[str, str]  # accuracy in place of ours, and by whom; by pattern of the config
+    package: str | None = None  # what it needs beyond the task's framework
 
 
 BASELINES = (
@@ -74,21 +67,20 @@ def baseline_cases(cfg: Config, settings: Settings) -> tuple[list[Case], list[Ro
 def in_place(cfg: Config, baseline: Baseline) -> Config:
     """Return a config with another backbone, and a neck or heads that take its maps."""
     cfg = copy.deepcopy(cfg)
-    model = cfg.model
+    model, backbone = cfg.model, backbone_settings(cfg)
     cfg.default_scope = framework_of(cfg) or 'mmdet'
-    ours = build_model(Config({'model': model.backbone}), device='meta').embed_dims
+    bare = Config({'model': backbone, 'default_scope': cfg.default_scope})
+    ours = build_model(bare, device='meta').embed_dims
     channels = dict(zip(ours, baseline.channels, strict=True))
-    readers = [model.neck] if model.get('neck') else [model[k] for k in HEADS if k in model]
-    for reader in readers:
+    for reader in [model.neck] if model.get('neck') else [model[k] for k in HEADS if k in model]:
         taken = reader.in_channels
         several = isinstance(taken, (list, tuple))
         reader.in_channels = [channels[n] for n in taken] if several else channels[taken]
     kind = baseline.backbone['type']
-    model.backbone = {
-        **baseline.backbone,
-        'type': kind if '.' in kind else f'{cfg.default_scope}.{kind}',
-        'out_indices': model.backbone.get('out_indices', (0, 1, 2, 3)),
-    }
+    scoped = kind if '.' in kind else f'{cfg.default_scope}.{kind}'
+    out_indices = backbone.get('out_indices', (0, 1, 2, 3))
+    backbone.clear()
+    backbone.update(baseline.backbone, type=scoped, out_indices=out_indices)
     if baseline.package:
         cfg.custom_imports = {'imports': [f'{baseline.package}.models']}
     return cfg

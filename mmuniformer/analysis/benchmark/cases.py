@@ -17,8 +17,8 @@ from mmengine.structures import PixelData
 from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
-from mmuniformer.apis.config import scope_of
-from mmuniformer.apis.models import build_model, build_module
+from mmuniformer.analysis.layouts import backbone_settings
+from mmuniformer.apis.models import build_model
 from mmuniformer.engine.precision import keep_interfaces_in_float32
 from mmuniformer.errors import UserError
 from mmuniformer.models.base import find_backbone
@@ -38,41 +38,28 @@ Shape = tuple[int, int]
 
 @dataclass(frozen=True)
 class Settings:
-    """How a benchmark is run; recorded beside its figures.
+    """How a benchmark is run; recorded beside its figures."""
 
-    Attributes:
-        task: backbone, det, seg or pose.
-        repeats: Timed rounds; with 0 no time is taken.
-        mode: inference, or training (forward and backward).
-        operators: Whether the time is also split by kinds of operators.
-    """
-
-    task: str
+    task: str  # backbone, det, seg or pose
     config: str
     checkpoint: str | None
     shapes: tuple[Shape, ...]
     batch_size: int
-    repeats: int
-    mode: str
+    repeats: int  # timed rounds; with 0 no time is taken
+    mode: str  # inference, or training (forward and backward)
     device: str
-    operators: bool = False
+    operators: bool = False  # whether the time is also split by kinds of operators
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A way to run a network.
-
-    Attributes:
-        switches: Those of ``SWITCHES`` that are not the backbone's defaults.
-        policies: Whether blocks run as ``models/execution`` has it, or by their plain lines.
-        deploy: Whether norms are folded into weights; in training they never are.
-    """
+    """A way to run a network."""
 
     name: str
     about: str
-    switches: Mapping[str, Any] = field(default_factory=dict)
-    policies: bool = True
-    deploy: bool = False
+    switches: Mapping[str, Any] = field(default_factory=dict)  # that are not the defaults
+    policies: bool = True  # whether blocks run as models/execution has it, or by plain lines
+    deploy: bool = False  # whether norms are folded into weights; in training they never are
     bfloat16: bool = False
     compiled: bool = False
     modes: tuple[str, ...] = (INFERENCE, TRAINING)
@@ -80,25 +67,14 @@ class Profile:
     def in_config(self, cfg: Config) -> Config:
         """Return a config whose backbone has the profile's switches and defaults otherwise."""
         cfg = copy.deepcopy(cfg)
+        backbone = backbone_settings(cfg)
         for name in SWITCHES:
-            cfg.model.backbone.pop(name, None)
-        cfg.model.backbone.update(self.switches)
+            backbone.pop(name, None)
+        backbone.update(self.switches)
         return cfg
 
-    def prepare(self, model: nn.Module, mode: str) -> None:
-        """Bring a model in evaluation, built from the profile's config, into the profile's form."""
-        backbone = find_backbone(model)[1]
-        if not self.policies:
-            remove_policies(backbone)
-        if self.deploy and mode == INFERENCE:
-            backbone.switch_to_deploy()
-        if self.bfloat16:
-            keep_interfaces_in_float32(model)
-        if self.compiled:
-            backbone.compile(dynamic=False)
 
-
-PLAIN = {'fused_attn': False, 'channels_last': False, 'with_cp': False}
+PLAIN = dict.fromkeys(SWITCHES, False)
 PROFILES = {
     profile.name: profile
     for profile in (
@@ -129,57 +105,58 @@ def parse_profiles(names: str, mode: str) -> list[Profile]:
 
 @dataclass(frozen=True)
 class Case:
-    """A network to measure: one of ours in a profile and layout, or a baseline.
-
-    Attributes:
-        cfg: With a whole model; of it only ``model.backbone`` is run where the task is backbone.
-        profile: None for a baseline.
-        published: Accuracy that others state for it, and who.
-    """
+    """A network to measure: one of ours in a profile and layout, or a baseline."""
 
     name: str
-    cfg: Config
+    cfg: Config  # its model is what runs: a bare backbone where the task is backbone
     settings: Settings
     layout: str | None = None
-    profile: Profile | None = None
-    published: str | None = None
+    profile: Profile | None = None  # None for a baseline
+    published: str | None = None  # accuracy that others state for it, and who
 
     @property
     def dtype(self) -> str:
         """Name of the type that it computes in."""
         return 'bfloat16' if self.profile and self.profile.bfloat16 else 'float32'
 
+    @property
+    def training(self) -> bool:
+        """Tell whether forward and backward are run."""
+        return self.settings.mode == TRAINING
+
     def build(self) -> nn.Module:
         """Build the model, with the same weights in every profile."""
-        settings = self.settings
+        profile = self.profile
         import_modules_from_strings(**self.cfg.get('custom_imports', {'imports': []}))
         torch.manual_seed(SEED)
-        with quiet(), scope_of(self.cfg):
-            if settings.task == 'backbone':
-                model = build_module(self.cfg.model.backbone).to(settings.device)
-            else:
-                checkpoint = settings.checkpoint if self.profile else None
-                model = build_model(self.cfg, checkpoint, settings.device)
-        if self.profile:
-            # BatchNorm can be folded in evaluation only.
-            self.profile.prepare(model.eval(), settings.mode)
-        # Not chained: some backbones of the frameworks return nothing.
-        model.train(settings.mode == TRAINING)
-        if settings.mode == TRAINING:
+        checkpoint = self.settings.checkpoint if profile else None
+        model = build_model(self.cfg, checkpoint, self.settings.device)
+        if profile:
+            backbone = find_backbone(model)[1]
+            if not profile.policies:
+                remove_policies(backbone)
+            if profile.deploy and not self.training:
+                backbone.switch_to_deploy()
+            if profile.bfloat16:
+                keep_interfaces_in_float32(model)
+            if profile.compiled:
+                backbone.compile(dynamic=False)
+        if self.training:
+            model.train()
             # Gradients of 0: the same memory in all profiles, and no activations.
             for parameter in model.parameters():
                 if parameter.requires_grad:
                     parameter.grad = torch.zeros_like(parameter)
         return model
 
-    def inputs(self, model: nn.Module, shape: Shape) -> tuple[Tensor, list[Any] | None]:
-        """Return normalized images and, of a whole model, random annotations of the task."""
+    def inputs(self, model: nn.Module, shape: Shape) -> tuple[Any, ...]:
+        """Return normalized images and, for a whole model, random annotations of the task."""
         torch.manual_seed(SEED)
         settings = self.settings
-        channels = self.cfg.model.backbone.get('in_channels', 3)
+        channels = backbone_settings(self.cfg).get('in_channels', 3)
         images = torch.randn(settings.batch_size, channels, *shape, device=settings.device)
         if settings.task == 'backbone':
-            return images, None
+            return (images,)
         samples = annotate(settings.task, self.cfg, model, len(images), shape)
         meta = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), shape)
         for sample in samples:
@@ -194,59 +171,51 @@ class Case:
         boxes. A pose estimator: to heatmaps. A backbone is trained for the loss
         ``sum(out ** 2) / 2``.
         """
-        images, samples = self.inputs(model, shape)
+        inputs, task = self.inputs(model, shape), self.settings.task
 
         def infer() -> Any:
-            with torch.inference_mode(), self.autocast(images):
-                if self.settings.task == 'seg':
-                    return model(images, mode='predict')
-                return run(model, images, samples)
+            with torch.inference_mode(), self.autocast():
+                return model(inputs[0], mode='predict') if task == 'seg' else model(*inputs)
 
         def train() -> None:
-            with self.autocast(images):
-                outs = model(images) if samples is None else model.loss(images, samples)
-            if samples is None:
+            with self.autocast():
+                outs = model(*inputs) if task == 'backbone' else model.loss(*inputs)
+            if task == 'backbone':
                 torch.autograd.backward(outs, [out.detach() for out in outs])
             else:
                 model.parse_losses(outs)[0].backward()
             model.zero_grad(set_to_none=False)
 
-        return train if self.settings.mode == TRAINING else infer
+        return train if self.training else infer
 
-    def outputs(self, model: nn.Module, shape: Shape) -> Any:
+    def outputs(self, model: nn.Module, shape: Shape) -> list[Tensor]:
         """Return tensors that should be alike in all profiles.
 
         Maps of the backbone; of the neck for a detector, whose proposals turn on small differences;
         scores of segmentors and heatmaps; in training the losses.
         """
-        images, samples = self.inputs(model, shape)
+        inputs, task = self.inputs(model, shape), self.settings.task
         torch.manual_seed(SEED)
-        with torch.no_grad(), self.autocast(images):
-            if self.settings.mode == TRAINING and samples is not None:
-                losses = model.parse_losses(model.loss(images, samples))[1]
+        with torch.no_grad(), self.autocast():
+            if self.training and task != 'backbone':
+                losses = model.parse_losses(model.loss(*inputs))[1]
                 return [value for name, value in losses.items() if 'loss' in name]
-            if self.settings.task == 'det':
-                return model.extract_feat(images)
-            return run(model, images, samples)
+            outs = model.extract_feat(inputs[0]) if task == 'det' else model(*inputs)
+            return [outs] if isinstance(outs, Tensor) else list(outs)
 
-    def autocast(self, images: Tensor) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
         """Return a context in which the case's type is computed in."""
-        bfloat16 = self.dtype == 'bfloat16'
-        return torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16)
+        kind = torch.device(self.settings.device).type
+        return torch.autocast(kind, torch.bfloat16, enabled=self.dtype == 'bfloat16')
 
     def prepare(self, shape: Shape) -> Callable[[], Any]:
         """Build the model and return the call to measure, for a fresh process."""
-        with compile_errors():
+        with quiet(), compile_errors():
             model = self.build()
             # Compiled code is made for one size.
             compiled = self.profile is not None and self.profile.compiled
             self.call(model, shape if compiled else SMALL)()
         return self.call(model, shape)
-
-
-def run(model: nn.Module, images: Tensor, samples: list[Any] | None) -> Any:
-    """Run a backbone, or a framework's model up to its raw outputs."""
-    return model(images) if samples is None else model(images, samples, mode='tensor')
 
 
 def annotate(task: str, cfg: Config, model: nn.Module, images: int, shape: Shape) -> list[Any]:

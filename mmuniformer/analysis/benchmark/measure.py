@@ -9,13 +9,12 @@ import importlib.metadata
 import multiprocessing
 import os
 import platform
-import statistics
 import sys
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -23,49 +22,27 @@ from rich.progress import track
 from torch.profiler import ProfilerActivity, profile
 
 DISTRIBUTIONS = ('mmuniformer', 'torch', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'mmpose')
-DENSE, ATTENTION, DEPTHWISE, GELU, NORMS, REST = KINDS = (
-    'dense', 'attention', 'depthwise', 'gelu', 'norms', 'rest',
-)  # fmt: skip
+KINDS = ('dense', 'attention', 'depthwise', 'gelu', 'norms', 'rest')
 """Kinds of operators: linear layers and convolutions; products among tokens with their softmax;
 convolutions of single channels; and what has no product: sums, copies, conversions are the rest."""
 OPERATORS = {
-    REST: ('upsample',),
-    ATTENTION: ('attention', 'bmm', 'softmax'),
-    GELU: ('gelu',),
-    NORMS: ('norm',),
-    DENSE: ('conv', 'mm', 'linear'),
+    'rest': ('upsample',),
+    'attention': ('attention', 'bmm', 'softmax'),
+    'gelu': ('gelu',),
+    'norms': ('norm',),
+    'dense': ('conv', 'mm', 'linear'),
 }
 """Parts of the names that tell them, the first that fits."""
 
 
-class Timing(NamedTuple):
-    """Seconds a call takes."""
-
-    median: float
-    fastest: float
-    slowest: float
-
-
-class Memory(NamedTuple):
-    """Bytes that a call needs beyond what was held before it, and, on a CPU, the process's peak."""
-
-    growth: int
-    whole: int | None
-
-
 def interleaved(
-    calls: Mapping[Hashable, Callable[[], Any]],
-    repeats: int,
-    device: torch.device,
+    calls: Mapping[Hashable, Callable[[], Any]], repeats: int, device: torch.device,
     console: Console | None = None,
-) -> dict[Hashable, Timing]:
+) -> dict[Hashable, list[float]]:  # fmt: skip
     """Time calls in turn, so that a change of the machine's pace affects all of them alike.
 
-    Args:
-        calls: What to time, by name. Each runs once more beforehand, untimed.
-        repeats: How often each is timed, from 1 up.
-        device: Where the work is done.
-        console: Where progress is shown.
+    Returns:
+        The seconds of each repeat by the call's name. Each call runs once more before, untimed.
     """
     seconds = {name: [] for name in calls}
     for repeat in track(range(repeats + 1), 'time', console=console, disable=console is None):
@@ -76,10 +53,7 @@ def interleaved(
             synchronize(device)
             if repeat:
                 seconds[name].append(time.perf_counter() - start)
-    return {
-        name: Timing(statistics.median(each), min(each), max(each))
-        for name, each in seconds.items()
-    }
+    return seconds
 
 
 def matrix_product(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], Any], int]:
@@ -95,18 +69,18 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def peak_memory_on_gpu(call: Callable[[], Any], device: torch.device) -> Memory:
-    """Return how much more the allocator held, at most, during a call than before."""
+def peak_memory_on_gpu(call: Callable[[], Any], device: torch.device) -> tuple[int, None]:
+    """Return how many bytes more the allocator held, at most, during a call than before."""
     synchronize(device)
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     call()
     synchronize(device)
-    return Memory(torch.cuda.max_memory_allocated(device) - before, None)
+    return torch.cuda.max_memory_allocated(device) - before, None
 
 
-def peak_memory_on_cpu(prepare: Callable[..., Callable[[], Any]], *args: Any) -> Memory:
-    """Return how far the resident set of a fresh process grows during a call, and its peak.
+def peak_memory_on_cpu(prepare: Callable[..., Callable[[], Any]], *args: Any) -> tuple[int, int]:
+    """Return how many bytes a fresh process grows by during a call, and its peak.
 
     Args:
         prepare: Function or method that returns the call; it can be pickled, like ``args``. Its
@@ -115,25 +89,25 @@ def peak_memory_on_cpu(prepare: Callable[..., Callable[[], Any]], *args: Any) ->
         args: Of ``prepare``.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as process:
-        return process.submit(_prepare_and_measure, prepare, args).result()
+        return process.submit(prepare_and_measure, prepare, *args).result()
 
 
-def _prepare_and_measure(
-    prepare: Callable[..., Callable[[], Any]], args: tuple[Any, ...]
-) -> Memory:
+def prepare_and_measure(prepare: Callable[..., Callable[[], Any]], *args: Any) -> tuple[int, int]:
+    """Do what ``peak_memory_on_cpu`` says in this process."""
     call = prepare(*args)
     gc.collect()
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)  # glibc's alone: returns what was freed
     with contextlib.suppress(OSError):
         Path('/proc/self/clear_refs').write_text('5')  # the peak starts anew from here
-    before = _peak_resident_set()
+    before = peak_resident_set()
     call()
-    peak = _peak_resident_set()
-    return Memory(peak - before, peak)
+    peak = peak_resident_set()
+    return peak - before, peak
 
 
-def _peak_resident_set() -> int:
+def peak_resident_set() -> int:
+    """Return the most bytes that this process has held in memory."""
     # Not getrusage where there is a choice: its peak goes back to before the process's own start.
     with contextlib.suppress(OSError):
         status = Path('/proc/self/status').read_text()
@@ -151,22 +125,22 @@ def kind_of(name: str, shapes: Sequence[Sequence[int]]) -> str:
         name: Like ``aten::mkldnn_convolution``.
         shapes: Of its arguments; empty for those that are no tensors.
     """
-    operator = name.removeprefix('aten::')
-    kind = next((k for k, parts in OPERATORS.items() if any(p in operator for p in parts)), REST)
-    if kind == DENSE and 'conv' in operator:
+    name = name.removeprefix('aten::')
+    kind = next((k for k, parts in OPERATORS.items() if any(p in name for p in parts)), 'rest')
+    if kind == 'dense' and 'conv' in name:
         # Forward takes input and weight, backward the gradient before them.
-        weight = shapes[2 if 'backward' in operator else 1]
+        weight = shapes[2 if 'backward' in name else 1]
         if len(weight) == 4 and weight[1] == 1 < weight[0]:
-            return DEPTHWISE
+            return 'depthwise'
     return kind
 
 
 def seconds_by_kind(call: Callable[[], Any], device: torch.device) -> dict[str, float]:
-    """Return the own time of a call's operators; it runs twice, then under the profiler."""
+    """Return the own time of a call's operators, on its second run."""
     on_gpu = device.type == 'cuda'
-    activity = ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * on_gpu
     call()
-    with profile(activities={ProfilerActivity.CPU, activity}, record_shapes=True) as profiled:
+    with profile(activities=activities, record_shapes=True) as profiled:
         call()
     found = dict.fromkeys(KINDS, 0.0)
     for event in profiled.key_averages(group_by_input_shape=True):
@@ -180,10 +154,7 @@ def seconds_by_kind(call: Callable[[], Any], device: torch.device) -> dict[str, 
 
 def machine(device: torch.device) -> dict[str, Any]:
     """Describe what a measurement was made on, for the file that holds it."""
-    versions = {}
-    for name in DISTRIBUTIONS:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
+    installed = {each.name: each.version for each in importlib.metadata.distributions()}
     name = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, StopIteration):
         lines = Path('/proc/cpuinfo').read_text().splitlines()
@@ -195,5 +166,5 @@ def machine(device: torch.device) -> dict[str, Any]:
         'system': platform.platform(),
         'python': platform.python_version(),
         'cuda': torch.version.cuda,
-        'versions': versions,
+        'versions': {name: installed[name] for name in DISTRIBUTIONS if name in installed},
     }

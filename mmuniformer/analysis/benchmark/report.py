@@ -13,24 +13,16 @@ from typing import Any
 import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
 from mmuniformer.analysis.benchmark import measure
 from mmuniformer.analysis.benchmark.cases import Settings
-from mmuniformer.errors import UserError, refuse_existing
-
-REFERENCE = 'plain'
-WIDE = Console(width=1000)
 
 
 def figure(header: str, form: str = '{}', differing: str | None = None) -> Any:
-    """Declare a figure of a row.
+    """Declare a figure of a row by its column's header and format.
 
-    Args:
-        header: Of its column in tables.
-        form: Format in tables.
-        differing: Tables leave the column out where all rows have the same figure of this name.
+    Tables leave the column out where all rows have the same figure of the name ``differing``.
     """
     metadata = {'header': header, 'form': form, 'differing': differing}
     return dataclasses.field(default=None, metadata=metadata)
@@ -38,35 +30,22 @@ def figure(header: str, form: str = '{}', differing: str | None = None) -> Any:
 
 @dataclasses.dataclass
 class Row:
-    """What was measured of one network at one size; None where there is no figure.
+    """What was measured of one network at one size; None where there is no figure."""
 
-    Attributes:
-        profile: Or what a baseline is called.
-        size: Batch size, height and width.
-        ms: Median of the rounds.
-        spread: Slowest less fastest, as a share of the median.
-        speedup: Time of plain over this one's.
-        times_floor: Over the time that the multiply-adds take at the pace of a matrix product.
-        peak_mb: Growth of memory during the call, in MiB; ``of_plain`` is its share.
-        whole_mb: Peak of the whole process.
-        gflops: Multiply-adds of one image forward, by the published counting.
-        difference: Largest of an output to plain's, over plain's largest.
-        published: Accuracy that others state.
-    """
-
-    profile: str = figure('profile')
+    profile: str = figure('profile')  # or what a baseline is called
     layout: str | None = figure('layout', '{}', 'layout')
-    size: str | None = figure('size', '{}', 'size')
+    size: str | None = figure('size', '{}', 'size')  # batch size, height and width
     mIoU: float | None = figure('mIoU', '{:.2f}')
     mAcc: float | None = figure('mAcc', '{:.2f}')
     aAcc: float | None = figure('aAcc', '{:.2f}')
-    ms: float | None = figure('ms', '{:.1f}')
+    ms: float | None = figure('ms', '{:.1f}')  # median of the rounds
     fastest_ms: float | None = None
     slowest_ms: float | None = None
-    spread: float | None = figure('spread', '{:.0%}')
+    spread: float | None = figure('spread', '{:.0%}')  # slowest less fastest, over the median
     images_per_second: float | None = figure('img/s', '{:.2f}')
     ns_per_pixel: float | None = figure('ns/pixel', '{:.0f}', 'size')
-    speedup: float | None = figure('speed-up', '{:.2f}')
+    speedup: float | None = figure('speed-up', '{:.2f}')  # time of plain over this one's
+    # Over the time that the multiply-adds take at the pace of a matrix product.
     times_floor: float | None = figure('x floor', '{:.2f}')
     dense_ms: float | None = figure('dense', '{:.0f}')
     attention_ms: float | None = figure('attention', '{:.0f}')
@@ -74,16 +53,13 @@ class Row:
     gelu_ms: float | None = figure('GELU', '{:.0f}')
     norms_ms: float | None = figure('norms', '{:.0f}')
     rest_ms: float | None = figure('rest', '{:.0f}')
-    peak_mb: float | None = figure('peak MB', '{:.0f}')
-    of_plain: float | None = figure('of plain', '{:.2f}')
-    whole_mb: float | None = figure('whole MB', '{:.0f}')
-    gflops: float | None = figure('GFLOPs', '{:.4g}')
+    peak_mb: float | None = figure('peak MB', '{:.0f}')  # growth during the call, in MiB
+    of_plain: float | None = figure('of plain', '{:.2f}')  # that growth over plain's
+    whole_mb: float | None = figure('whole MB', '{:.0f}')  # peak of the whole process
+    gflops: float | None = figure('GFLOPs', '{:.4g}')  # multiply-adds of one image forward
     params_m: float | None = figure('params (M)', '{:.2f}', 'params_m')
-    difference: float | None = figure('difference', '{:.0e}')
-    published: str | None = figure('published')
-
-
-COLUMNS = [field for field in dataclasses.fields(Row) if field.metadata]
+    difference: float | None = figure('difference', '{:.0e}')  # see run.difference
+    published: str | None = figure('published')  # accuracy that others state
 
 
 def ratio(value: float | None, reference: float | None) -> float | None:
@@ -93,7 +69,7 @@ def ratio(value: float | None, reference: float | None) -> float | None:
 
 def compare_with_plain(rows: Sequence[Row]) -> None:
     """Set what rows are relative to the plain profile in the same layout and size."""
-    plain = {(row.layout, row.size): row for row in rows if row.profile == REFERENCE}
+    plain = {(row.layout, row.size): row for row in rows if row.profile == 'plain'}
     for row in rows:
         reference = plain.get((row.layout, row.size))
         if reference is not None:
@@ -101,43 +77,28 @@ def compare_with_plain(rows: Sequence[Row]) -> None:
             row.of_plain = ratio(row.peak_mb, reference.peak_mb)
 
 
-def table_of(rows: Sequence[Row]) -> list[list[str]]:
-    """Return a table's header and lines as texts, without columns that say nothing."""
-
-    def known(name: str) -> set[Any]:
-        return {getattr(row, name) for row in rows} - {None}
-
-    columns = []
-    for field in COLUMNS:
-        header, form, differing = field.metadata.values()
-        if known(field.name) and (differing is None or len(known(differing)) > 1):
-            values = (getattr(row, field.name) for row in rows)
-            columns.append([header, *('-' if v is None else form.format(v) for v in values)])
-    return [list(line) for line in zip(*columns, strict=True)]
-
-
-def make_record(
-    rows: Sequence[Row], settings: Settings, rates: Mapping[str, float]
-) -> dict[str, Any]:
+def make_record(rows: list[Row], settings: Settings, rates: dict[str, float]) -> dict[str, Any]:
     """Put rows, settings, rates (see ``measure_cases``) and machine together, as written."""
     return {
         'time': datetime.now(timezone.utc).isoformat(timespec='seconds'),
         'settings': dataclasses.asdict(settings),
         'machine': measure.machine(torch.device(settings.device)),
-        'rates': dict(rates),
-        'rows': [
-            {
-                name: float(f'{value:.5g}') if isinstance(value, float) else value
-                for name, value in dataclasses.asdict(row).items()
-            }
-            for row in rows
-        ],
+        'rates': rates,
+        'rows': [dataclasses.asdict(row) for row in rows],
     }
 
 
-def rows_of(record: Mapping[str, Any]) -> list[Row]:
-    """Return the rows of a record."""
-    return [Row(**row) for row in record['rows']]
+def table_of(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return the header and lines of a table of a record's rows, without empty columns."""
+    columns = []
+    for field in dataclasses.fields(Row):
+        values = [row.get(field.name) for row in rows]
+        if not field.metadata or set(values) == {None}:
+            continue
+        header, form, differing = field.metadata.values()
+        if differing is None or len({row.get(differing) for row in rows} - {None}) > 1:
+            columns.append([header, *('-' if v is None else form.format(v) for v in values)])
+    return [list(line) for line in zip(*columns, strict=True)]
 
 
 def caption(record: Mapping[str, Any]) -> str:
@@ -161,11 +122,13 @@ def caption(record: Mapping[str, Any]) -> str:
 
 def show(record: Mapping[str, Any], console: Console) -> None:
     """Print a record as a table."""
-    settings, rows = record['settings'], rows_of(record)
-    layouts = ', '.join(dict.fromkeys(row.layout for row in rows if row.layout))
-    sizes = ', '.join(dict.fromkeys(row.size for row in rows if row.size))
+    settings, rows = record['settings'], record['rows']
+    layouts, sizes = (
+        ', '.join(dict.fromkeys(row[name] for row in rows if row[name]))
+        for name in ('layout', 'size')
+    )
     table = Table(
-        title=f'{settings["config"]}, {layouts}: {rows[0].params_m:.2f}M parameters, '
+        title=f'{settings["config"]}, {layouts}: {rows[0]["params_m"]:.2f}M parameters, '
         f'{settings["mode"]} at {sizes}',
         caption=caption(record), caption_justify='left', box=SIMPLE_HEAD, padding=(0, 1, 0, 0),
         pad_edge=False,
@@ -176,7 +139,7 @@ def show(record: Mapping[str, Any], console: Console) -> None:
     for line in lines:
         table.add_row(*line)
     # Lines that the terminal breaks can still be read, columns that are cut cannot.
-    console.width = max(console.width, Measurement.get(WIDE, WIDE.options, table).maximum)
+    console.width = 1000
     console.print(table)
 
 
@@ -184,21 +147,6 @@ def write(record: Mapping[str, Any], files: tuple[Path, Path]) -> None:
     """Write a record as JSON, and its rows as CSV."""
     files[0].write_text(json.dumps(record, indent=2) + '\n', encoding='utf-8')
     with files[1].open('w', newline='', encoding='utf-8') as file:
-        writer = csv.DictWriter(file, [field.name for field in dataclasses.fields(Row)])
+        writer = csv.DictWriter(file, list(record['rows'][0]))
         writer.writeheader()
         writer.writerows(record['rows'])
-
-
-def output_files(out: Path, force: bool) -> tuple[Path, Path]:
-    """Return the JSON and the CSV file to write, before anything is measured.
-
-    Raises:
-        UserError: One of them is there and ``force`` is off, or the folder cannot be made.
-    """
-    files = (out / 'benchmark.json', out / 'benchmark.csv')
-    refuse_existing(files, force)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f'--out {out}: {error.strerror}; name another folder') from error
-    return files

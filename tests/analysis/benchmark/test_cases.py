@@ -27,7 +27,7 @@ SHAPE = (64, 64)
 
 def case_of(name, mode=INFERENCE, kind='UniFormer', **backbone):
     backbone = {'type': f'mmuniformer.{kind}', 'arch': 'nano', **backbone}
-    cfg = PROFILES[name].in_config(Config({'model': {'backbone': backbone}}))
+    cfg = PROFILES[name].in_config(Config({'model': backbone}))
     settings = Settings('backbone', 'nano', None, (SHAPE,), 1, 1, mode, 'cpu')
     return Case(name, cfg, settings, '', PROFILES[name])
 

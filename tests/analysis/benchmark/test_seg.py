@@ -8,7 +8,11 @@ import json
 import pytest
 import torch
 from click.testing import CliRunner
+from mmengine import Config
+from rich.console import Console
 
+from mmuniformer.analysis.benchmark import measure, run
+from mmuniformer.analysis.benchmark.cases import PROFILES, Case, Settings
 from mmuniformer.analysis.layouts import Layout
 from mmuniformer.cli.benchmark import command
 from mmuniformer.errors import UserError
@@ -25,7 +29,7 @@ def benchmark(*arguments):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['--data'], 'give the CHECKPOINT'),
+        (['--data'], 'give a segmentor and its CHECKPOINT'),
         (['any.pth', '--data', '--train'], 'leave --train out'),
         (['--layouts', 'w4,nonsense'], "layout 'nonsense'"),
     ],
@@ -146,3 +150,21 @@ def test_scores_are_those_of_the_frameworks_own_test(tmp_path, checkpoint, toy_r
     with scope_of(cfg):
         found = evaluate(build_model(cfg, checkpoint), cfg)
     assert found == {name: pytest.approx(wanted[name]) for name in ('mIoU', 'mAcc', 'aAcc')}
+
+
+@pytest.mark.parametrize(('profile', 'dtype'), [('fused', torch.float32), ('bf16', torch.bfloat16)])
+def test_scores_are_taken_in_the_type_of_the_profile(profile, dtype, monkeypatch):
+    seen = []
+
+    def evaluate(model, *_):
+        seen.append((torch.ones(2, 2) @ torch.ones(2, 2)).dtype)
+        return {'mIoU': 40.0, 'mDice': 50.0}
+
+    monkeypatch.setattr(run, 'evaluate', evaluate)
+    monkeypatch.setattr(measure, 'peak_memory_on_cpu', lambda *_: (1, 2))
+    settings = Settings('backbone', 'nano', None, ((64, 64),), 1, 0, 'inference', 'cpu')
+    cfg = Config({'model': {'type': 'mmuniformer.UniFormer', 'arch': 'nano'}})
+    case = Case(profile, cfg, settings, 'global', PROFILES[profile])
+    rows, _ = run.measure_cases([case], settings, Console(), scored=True)
+    assert seen == [dtype]
+    assert (rows[0].mIoU, rows[0].mAcc) == (40, None)

@@ -41,7 +41,7 @@ def in_process(monkeypatch):
 
     def run(prepare, *arguments):
         prepare(*arguments)()
-        return measure.Memory(100 << 20, 400 << 20)
+        return 100 << 20, 400 << 20
 
     monkeypatch.setattr(measure, 'peak_memory_on_cpu', run)
 
@@ -128,7 +128,7 @@ def test_new_style_configs_are_measured(tmp_path, in_process, options):
 )
 def test_an_arch_makes_a_config(name, kind, arch):
     cfg = config_of('backbone', name, {'model.backbone.drop_path_rate': 0.1})
-    assert cfg.model.backbone == {
+    assert cfg.model == {
         'type': f'mmuniformer.{kind}', 'arch': arch, 'drop_path_rate': 0.1,
     }  # fmt: skip
 
@@ -152,6 +152,9 @@ def test_an_arch_makes_a_config(name, kind, arch):
         ),
         (['det', TOYS['pose']], 'is not a config of a detector'),
         (['pose', TOYS['det']], 'is not a config of a pose estimator'),
+        (['backbone', 'nano', 'any.pth'], 'without CHECKPOINT'),
+        (['pose', TOYS['pose'], 'any.pth', '--data'], 'give a segmentor'),
+        (['backbone', 'nano', '--device', 'nowhere'], 'try --device cpu'),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, message, tmp_path):
@@ -180,10 +183,31 @@ def test_a_failing_compilation_is_reported_by_its_own_reason(tmp_path, monkeypat
     assert 'C++' not in str(result.exception)
 
 
-def test_a_config_without_a_backbone_is_named(tmp_path):
-    (tmp_path / 'empty.py').write_text('a = 1')
-    result = benchmark('backbone', tmp_path / 'empty.py', '--shape', 64, 64)
-    assert 'the config has no model.backbone' in str(result.exception)
+@pytest.mark.parametrize(
+    'content',
+    [
+        'a = 1',
+        "model = dict(type='ResNet', depth=18)\ndefault_scope = 'mmdet'",
+        "model = dict(backbone=dict(type='ResNet', depth=18))\ndefault_scope = 'mmdet'",
+    ],
+)
+def test_a_config_without_a_backbone_of_ours_is_named(content, tmp_path):
+    pytest.importorskip('mmdet')
+    (tmp_path / 'other.py').write_text(content)
+    result = benchmark('backbone', tmp_path / 'other.py', '--shape', 64, 64)
+    assert isinstance(result.exception, UserError)
+    assert 'the config has no model with a UniFormer backbone' in str(result.exception)
+
+
+def test_a_config_of_a_bare_backbone_is_measured(tmp_path, in_process):
+    (tmp_path / 'bare.py').write_text("model = dict(type='mmuniformer.UniFormer', arch='nano')")
+    rows = rows_of(
+        tmp_path, 'backbone', tmp_path / 'bare.py', '--profiles', 'plain,deploy',
+        '--layouts', 'w4', '--shape', 64, 64,
+    )  # fmt: skip
+    assert [row['layout'] for row in rows] == ['w4', 'w4']
+    assert rows[0]['params_m'] == 473_824 / 1e6
+    assert 0 < rows[1]['difference'] < 1e-5
 
 
 def test_other_failures_keep_their_own_type():
@@ -192,7 +216,7 @@ def test_other_failures_keep_their_own_type():
 
 
 def test_memory_that_does_not_grow_ends_no_benchmark(tmp_path, monkeypatch):
-    monkeypatch.setattr(measure, 'peak_memory_on_cpu', lambda *_: measure.Memory(0, 400 << 20))
+    monkeypatch.setattr(measure, 'peak_memory_on_cpu', lambda *_: (0, 400 << 20))
     rows = rows_of(tmp_path, 'backbone', 'nano', '--profiles', 'plain,fused', '--shape', 64, 64)
     assert [row['of_plain'] for row in rows] == [None, None]
     assert rows[1]['speedup'] > 0
