@@ -40,6 +40,8 @@ def checked_state_dict(
     ours = model.state_dict()
     state = state_dict_of(raw, ours)
     if backbone is not None and not is_model_wrapper(model):
+        if prefix:  # mmdet's semi-supervised detectors put student and teacher before the keys
+            model._load_from_state_dict(state, '', {}, False, [], [], [])
         theirs = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         if not theirs and stem_weight(state) is not None:
             raise CheckpointError(

@@ -136,6 +136,26 @@ class TestWholeModel:
         with pytest.raises(CheckpointError, match='head_dim 32 .*Set head_dim=32'):
             self.check(checkpoint)
 
+    def test_models_that_rename_keys_as_they_load(self):
+        """As mmdet's semi-supervised detectors take the checkpoint of a plain one."""
+
+        class Student(BaseModel):
+            def __init__(self):
+                super().__init__()
+                self.student = Detector()
+
+            def _load_from_state_dict(self, state_dict, *args):
+                for key in list(state_dict):
+                    state_dict[f'student.{key}'] = state_dict.pop(key)
+                super()._load_from_state_dict(state_dict, *args)
+
+            def forward(self, inputs, data_samples=None, mode='tensor'):
+                return self.student(inputs)
+
+        self.check({'state_dict': Detector().state_dict()}, Student())
+        with pytest.raises(CheckpointError, match='80 classes in the file, 3 in the model'):
+            self.check({'state_dict': Detector(classes=80).state_dict()}, Student())
+
     def test_sharded_models_pass(self, monkeypatch):
         """FSDP and DeepSpeed hold flat or empty parameters while a checkpoint is loaded."""
 
