@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SKIPPED_STATUS = 3
 """Exit status of a run that skipped inputs."""
 
+FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 threshold = partial(click.option, type=click.FloatRange(0, 1), default=0.3, show_default=True)
 score_thr = threshold(
@@ -39,11 +40,7 @@ def shared(function: Callable[..., None]) -> Callable[..., None]:
         click.argument('config'),
         click.argument('checkpoint'),
         click.argument('inputs', nargs=-1, required=True, metavar='INPUT...'),
-        click.option(
-            '--out',
-            type=click.Path(file_okay=False, path_type=Path),
-            help='Folder for the results.  [default: predictions/TASK]',
-        ),
+        click.option('--out', type=FOLDER, help='Write here instead of predictions/TASK.'),
         click.option('--device', help='Such as cpu or cuda:0.  [default: a GPU if there is one]'),
         click.option(
             '--batch-size',
@@ -52,9 +49,7 @@ def shared(function: Callable[..., None]) -> Callable[..., None]:
             show_default=True,
             help='Images at a time. Those that are resized to the same size share a batch.',
         ),
-        click.option(
-            '--amp', is_flag=True, help='Run in half precision: bf16 on a CPU, fp16 on a GPU.'
-        ),
+        click.option('--amp', is_flag=True, help='Run in bf16 on a CPU, in fp16 on a GPU.'),
         click.option(
             '--ann-file',
             'data_set',
@@ -92,7 +87,6 @@ def det(score_thr: float, **options: Any) -> None:
 
     run = Run('det', **options)
     run.write(DetTask(run.network, score_thr, run.data_set))
-    run.end()
 
 
 @command.command(cls=ConfigCommand)
@@ -106,7 +100,6 @@ def seg(**options: Any) -> None:
 
     run = Run('seg', **options)
     run.write(SegTask(run.network))
-    run.end()
 
 
 @command.command(cls=ConfigCommand)
@@ -143,7 +136,6 @@ def pose(
     if boxes and det_config:
         raise UserError('--boxes and --det-config are two sources of boxes: give one of them')
     names = tuple(name.strip() for name in box_classes.split(',') if name.strip())
-    finder = None
     if boxes:
         finder = BoxFile(boxes, box_thr, names, (data_set or {}).get('categories', ()))
         data_set = data_set or finder.data_set
@@ -155,16 +147,11 @@ def pose(
             )
         finder = WholeImage(*names, data_set=data_set)
     run = Run('pose', data_set=data_set, need_ids=boxes is not None, **options)
-    if finder is None:
+    if det_config:
         device, amp = str(run.network.device), run.network.amp
         detector = Network('det', det_config, det_checkpoint, device, amp)
         finder = Detected(DetTask(detector, box_thr), names, data_set)
-    task = PoseTask(run.network, finder, score_thr, run.batch_size)
-    run.write(task)
-    if skipped := sum(task.skipped.values()):
-        used = ', '.join(category['name'] for category in finder.categories)
-        click.echo(f'{skipped} boxes not used: not {used}, crowds, or thinner than a pixel')
-    run.end()
+    run.write(PoseTask(run.network, finder, score_thr, run.batch_size))
 
 
 class Run:
@@ -173,25 +160,20 @@ class Run:
     def __init__(
         self,
         task: str,
-        config: str,
-        checkpoint: str,
         inputs: tuple[str, ...],
         out: Path | None,
-        device: str | None,
         batch_size: int,
-        amp: bool,
         data_set: Any,
         no_vis: bool,
         force: bool,
-        cfg_options: dict[str, Any],
         need_ids: bool = False,
+        **network: Any,
     ):
         from mmuniformer.apis.inference import Frames, Network, Writer
 
         # Broken videos are listed at the end; FFmpeg's own lines would tear the progress bar.
         os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
-        self.data_set = data_set
-        self.batch_size = batch_size
+        self.data_set, self.batch_size = data_set, batch_size
         self.frames = Frames(inputs, data_set)
         if not self.frames.sources:
             self.end()
@@ -202,10 +184,10 @@ class Run:
             )
         out = out or Path('predictions') / task
         self.writer = Writer(out, self.frames.sources, not no_vis, force)
-        self.network = Network(task, config, checkpoint, device, amp, cfg_options)
+        self.network = Network(task, **network)
 
     def write(self, task: Task) -> None:
-        """Predict and write, and say what was written, also of a run that is interrupted."""
+        """Predict, write, and say what was written, also of an interrupted run; then end."""
         from rich.console import Console
         from rich.progress import MofNCompleteColumn, Progress
 
@@ -223,6 +205,10 @@ class Run:
             if self.writer.finished:
                 counts = f'{len(self.writer.images)} images, {self.writer.records} {task.unit}'
                 click.echo(f'{counts}: {self.writer.results}')
+        if skipped := sum(getattr(task, 'skipped', {}).values()):
+            used = ', '.join(category['name'] for category in task.categories)
+            click.echo(f'{skipped} boxes not used: not {used}, crowds, or thinner than a pixel')
+        self.end()
 
     def end(self) -> None:
         """List what was skipped, and end with the status that says so."""

@@ -1,8 +1,4 @@
-"""Prediction on images and videos: ``mmuniformer predict``, from Python.
-
-``sources`` finds files and decodes frames (``decode``), ``network`` runs a model with its test
-pipeline, ``det``, ``seg`` and ``pose`` turn its outputs into results, COCO records and drawings,
-``writers`` writes them, ``run`` is the loop.
+"""Prediction on images and videos from Python: sources -> frames -> network -> results -> writers.
 
 Example:
     >>> frames = Frames(['photos', 'clip.mp4'])

@@ -22,11 +22,9 @@ PERSON = 'person'
 
 
 class WholeImage:
-    """Takes each image for one instance, from edge to edge.
+    """Takes each image for one instance of the category ``name``, from edge to edge.
 
-    Args:
-        name: Its category.
-        data_set: A COCO data set whose category id it takes.
+    A COCO data set, ``data_set``, gives the category's id.
     """
 
     def __init__(self, name: str = PERSON, data_set: Mapping[str, Any] | None = None):
