@@ -130,8 +130,8 @@ def split_data(cfg: Config, split: str) -> Mapping[str, Any]:
 def test_scale(cfg: Config) -> tuple[int, int] | None:
     """Return the two sides that the test pipeline resizes images to; None if it does not."""
     for transform in test_data(cfg)['pipeline'] if cfg.get('test_dataloader') else ():
-        if type_name(transform).endswith('Resize') and 'scale' in transform:
-            scale = transform['scale']
+        scale = transform.get('scale')
+        if scale and type_name(transform).endswith('Resize'):
             return (scale, scale) if isinstance(scale, int) else tuple(scale)
     return None
 

@@ -30,9 +30,9 @@ def thickness(image: np.ndarray) -> int:
     return max(1, round(max(image.shape[:2]) / 400))
 
 
-def pixels(points: np.ndarray) -> list[list[int]]:
+def pixels(points: np.ndarray) -> list[tuple[int, int]]:
     """Return points ``(N, 2)`` at whole pixels; a box is two of them."""
-    return np.rint(np.reshape(points, (-1, 2))).astype(int).tolist()
+    return [(int(x), int(y)) for x, y in np.rint(np.reshape(points, (-1, 2)))]
 
 
 def put_label(

@@ -4,7 +4,7 @@ Example:
     >>> frames = Frames(['photos', 'clip.mp4'])
     >>> task = DetTask(Network('det', 'CONFIG', 'CHECKPOINT'))  # doctest: +SKIP
     >>> for frame, result in predict(task, frames):  # doctest: +SKIP
-    ...     print(frame, result.boxes, result.scores)
+    ...     print(frame, result.bboxes, result.scores)
 """
 
 from mmuniformer.apis.inference.boxes import BoxFile, Detected, WholeImage

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mmuniformer.apis.inference.coco import categories_of, read_coco
+from mmuniformer.apis.inference.coco import DataSet, categories_of, read_coco
 from mmuniformer.apis.inference.det import DetTask
 from mmuniformer.apis.inference.sources import Frame
 from mmuniformer.errors import UserError
@@ -27,7 +27,7 @@ class WholeImage:
     A COCO data set, ``data_set``, gives the category's id.
     """
 
-    def __init__(self, name: str = PERSON, data_set: Mapping[str, Any] | None = None):
+    def __init__(self, name: str = PERSON, data_set: DataSet = None):
         self.categories = categories_of([name], data_set)
 
     def __call__(self, frames: Sequence[Frame]) -> list[np.ndarray]:
@@ -107,12 +107,7 @@ class Detected:
         UserError: The detector or the data set lacks a class.
     """
 
-    def __init__(
-        self,
-        detector: DetTask,
-        names: Sequence[str] = (),
-        data_set: Mapping[str, Any] | None = None,
-    ):
+    def __init__(self, detector: DetTask, names: Sequence[str] = (), data_set: DataSet = None):
         self.detector = detector
         used = chosen(names, detector.classes, detector.network.config)
         self.categories = categories_of(used, data_set)
@@ -121,7 +116,7 @@ class Detected:
     def __call__(self, frames: Sequence[Frame]) -> list[np.ndarray]:
         """Return the boxes found in each frame."""
         return [
-            np.column_stack([found.boxes, found.scores, self.labels[found.labels]])
+            np.column_stack([found.bboxes, found.scores, self.labels[found.labels]])
             for found in self.detector(frames)
         ]
 

@@ -13,6 +13,8 @@ import numpy as np
 from mmuniformer.apis.inference.decode import is_video
 from mmuniformer.errors import InputError, UserError
 
+DataSet = Mapping[str, Any] | None
+"""The content of a COCO data set, if there is one."""
 COCO_UNUSED_IDS = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
 """COCO numbers its 80 classes from 1 to 90 without these."""
 
@@ -56,7 +58,7 @@ class ImageIds:
             by ``frame_id``.
     """
 
-    def __init__(self, paths: Sequence[Path], data_set: Mapping[str, Any] | None = None):
+    def __init__(self, paths: Sequence[Path], data_set: DataSet = None):
         stems = [path.stem for path in paths if not is_video(path)]
         numbers = {int(stem) for stem in stems if stem.isdecimal()}
         self.by_name = data_set is None and len(numbers) == len(paths)
@@ -98,9 +100,7 @@ def lies_at(path: Path, name: str) -> bool:
     return any(place.parts[-len(parts) :] == parts for place in (path.absolute(), path.resolve()))
 
 
-def categories_of(
-    names: Sequence[str], data_set: Mapping[str, Any] | None = None
-) -> list[dict[str, Any]]:
+def categories_of(names: Sequence[str], data_set: DataSet = None) -> list[dict[str, Any]]:
     """Return ids and names of classes: ids are the data set's, COCO's, or 1, 2, ..."""
     if listed := (data_set or {}).get('categories'):
         by_name = {category['name']: category['id'] for category in listed}

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from mmengine.structures import InstanceData
 
-from mmuniformer.apis.inference.coco import categories_of, encode_mask
+from mmuniformer.apis.inference.coco import DataSet, categories_of, encode_mask
 from mmuniformer.apis.inference.network import Network
 from mmuniformer.apis.inference.sources import Frame
 from mmuniformer.visualization.draw import colors, draw_instances
-
-
-@dataclass(frozen=True)
-class Instances:
-    """What was found in an image, best first.
-
-    ``boxes`` ``(N, 4)`` x1, y1, x2, y2; ``scores`` ``(N,)``; ``labels`` ``(N,)`` class indices;
-    ``masks`` ``(N, H, W)`` boolean, or None from a model without them.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    masks: np.ndarray | None
 
 
 class DetTask:
@@ -42,9 +28,7 @@ class DetTask:
 
     unit = 'instances'
 
-    def __init__(
-        self, network: Network, score_thr: float = 0.3, data_set: Mapping[str, Any] | None = None
-    ):
+    def __init__(self, network: Network, score_thr: float = 0.3, data_set: DataSet = None):
         self.network = network
         self.score_thr = score_thr
         head = getattr(getattr(network.model, 'roi_head', network.model), 'bbox_head', None)
@@ -52,38 +36,39 @@ class DetTask:
         self.categories = categories_of(self.classes, data_set)
         self.colors = colors(network.meta.get('palette'), len(self.classes))
 
-    def __call__(self, frames: Sequence[Frame]) -> list[Instances]:
-        """Predict on frames."""
+    def __call__(self, frames: Sequence[Frame]) -> list[InstanceData]:
+        """Predict on frames.
+
+        Returns:
+            For each what was found, best first, in arrays: ``bboxes`` ``(N, 4)`` x1, y1, x2, y2,
+            ``scores``, ``labels`` (class indices) and, from a model with masks, ``masks``
+            ``(N, H, W)`` boolean.
+        """
         samples = self.network(
             [{'img': frame.image, 'img_id': frame.id, 'img_path': None} for frame in frames]
         )
-        results = []
-        for sample in samples:
-            found = sample.pred_instances
-            found = found[found.scores >= self.score_thr].cpu().numpy()
-            masks = found.masks.astype(bool) if 'masks' in found else None
-            results.append(Instances(found.bboxes, found.scores, found.labels, masks))
-        return results
+        found = [sample.pred_instances for sample in samples]
+        return [each[each.scores >= self.score_thr].cpu().numpy() for each in found]
 
-    def records(self, frame: Frame, result: Instances) -> list[dict[str, Any]]:
+    def records(self, frame: Frame, result: InstanceData) -> list[dict[str, Any]]:
         """Return COCO results: bbox and, of a model with masks, segmentation."""
         records = []
-        for i, (x1, y1, x2, y2) in enumerate(result.boxes.tolist()):
+        for i, (x1, y1, x2, y2) in enumerate(result.bboxes.tolist()):
             record = {
                 'image_id': frame.id,
                 'category_id': self.categories[result.labels[i]]['id'],
                 'bbox': [round(v, 2) for v in (x1, y1, x2 - x1, y2 - y1)],
                 'score': round(float(result.scores[i]), 5),
             }
-            if result.masks is not None:
+            if 'masks' in result:
                 record['segmentation'] = encode_mask(result.masks[i])
             records.append(record)
         return records
 
-    def draw(self, image: np.ndarray, result: Instances) -> np.ndarray:
+    def draw(self, image: np.ndarray, result: InstanceData) -> np.ndarray:
         """Draw masks, boxes, names and scores."""
         labels = [
             f'{self.classes[k]} {s:.2f}' for k, s in zip(result.labels, result.scores, strict=True)
         ]
         color_of = [self.colors[label] for label in result.labels]
-        return draw_instances(image, result.boxes, labels, color_of, result.masks)
+        return draw_instances(image, result.bboxes, labels, color_of, result.get('masks'))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from mmengine.structures import InstanceData
 
 from mmuniformer.apis.inference.boxes import BoxFile, Detected, WholeImage
 from mmuniformer.apis.inference.network import Network
@@ -19,19 +19,6 @@ SCORED_FROM = 0.2
 
 MIN_BOX_SIDE = 1.0
 """Pixels; nothing can be seen in a thinner box."""
-
-
-@dataclass(frozen=True)
-class Poses:
-    """The poses in an image.
-
-    ``boxes`` ``(N, 6)`` x1, y1, x2, y2, score, category index; ``keypoints`` ``(N, K, 2)``;
-    ``scores`` ``(N, K)``.
-    """
-
-    boxes: np.ndarray
-    keypoints: np.ndarray
-    scores: np.ndarray
 
 
 class PoseTask:
@@ -82,8 +69,14 @@ class PoseTask:
             for category in self.finder.categories
         ]
 
-    def __call__(self, frames: Sequence[Frame]) -> list[Poses]:
-        """Find instances in frames and predict their keypoints."""
+    def __call__(self, frames: Sequence[Frame]) -> list[InstanceData]:
+        """Find instances in frames and predict their keypoints.
+
+        Returns:
+            For each the instances, in arrays: ``bboxes`` ``(N, 4)`` x1, y1, x2, y2,
+            ``bbox_scores``, ``labels`` (indices into ``categories``), ``keypoints``
+            ``(N, K, 2)`` and ``keypoint_scores`` ``(N, K)``.
+        """
         found, samples = [], []
         for frame, boxes in zip(frames, self.finder(frames), strict=True):
             sides = boxes[:, 2:4] - boxes[:, :2]
@@ -103,30 +96,39 @@ class PoseTask:
             ours, estimates = estimates[: len(boxes)], estimates[len(boxes) :]
             points = np.array([e.pred_instances.keypoints[0] for e in ours])
             scores = np.array([e.pred_instances.keypoint_scores[0] for e in ours])
-            results.append(Poses(boxes, points.reshape(-1, count, 2), scores.reshape(-1, count)))
+            results.append(
+                InstanceData(
+                    bboxes=boxes[:, :4],
+                    bbox_scores=boxes[:, 4],
+                    labels=boxes[:, 5].astype(int),
+                    keypoints=points.reshape(-1, count, 2),
+                    keypoint_scores=scores.reshape(-1, count),
+                )
+            )
         return results
 
-    def records(self, frame: Frame, result: Poses) -> list[dict[str, Any]]:
+    def records(self, frame: Frame, result: InstanceData) -> list[dict[str, Any]]:
         """Return COCO keypoint results; an instance's score is the box's times the keypoints'."""
         records = []
-        for box, points, scores in zip(result.boxes, result.keypoints, result.scores, strict=True):
+        for i, (x1, y1, x2, y2) in enumerate(result.bboxes.tolist()):
+            scores = result.keypoint_scores[i]
             certain = scores[scores > SCORED_FROM]
-            x1, y1, x2, y2, box_score = (float(value) for value in box[:5])
-            triples = np.column_stack([points, scores]).astype(float)
+            score = float(result.bbox_scores[i] * certain.mean()) if len(certain) else 0.0
+            triples = np.column_stack([result.keypoints[i], scores]).astype(float)
             records.append(
                 {
                     'image_id': frame.id,
-                    'category_id': self.categories[int(box[5])]['id'],
+                    'category_id': self.categories[result.labels[i]]['id'],
                     'keypoints': triples.round(3).ravel().tolist(),
-                    'score': round(box_score * float(certain.mean()) if len(certain) else 0.0, 5),
+                    'score': round(score, 5),
                     'bbox': [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)],
                 }
             )
         return records
 
-    def draw(self, image: np.ndarray, result: Poses) -> np.ndarray:
+    def draw(self, image: np.ndarray, result: InstanceData) -> np.ndarray:
         """Draw skeletons and boxes."""
         return draw_poses(
-            image, result.boxes[:, :4], result.keypoints, result.scores >= self.score_thr,
+            image, result.bboxes, result.keypoints, result.keypoint_scores >= self.score_thr,
             self.links, self.link_colors, self.point_colors,
         )  # fmt: skip

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmuniformer.apis.inference.coco import ImageIds
+from mmuniformer.apis.inference.coco import DataSet, ImageIds
 from mmuniformer.apis.inference.decode import IMAGES, VIDEOS, Video, is_video, read_image
 from mmuniformer.errors import InputError
 
@@ -58,7 +58,7 @@ class Frames:
         ([], ['no-such.jpg: no such file, folder or pattern'])
     """
 
-    def __init__(self, inputs: Iterable[str | Path], data_set: Mapping[str, Any] | None = None):
+    def __init__(self, inputs: Iterable[str | Path], data_set: DataSet = None):
         self.skipped: list[str] = []
         paths: dict[Path, Path] = {}
         for text in map(str, inputs):

@@ -74,7 +74,7 @@ def test_box_classes(write, names, categories, labels, used):
     classes = [category['name'] for category in categories]
     count = len(classes)
     found = SimpleNamespace(
-        boxes=np.ones((count, 4)), scores=np.full(count, 0.5), labels=np.arange(count)
+        bboxes=np.ones((count, 4)), scores=np.full(count, 0.5), labels=np.arange(count)
     )
     detector = Detector(classes, [found])
     finder = Detected(detector, names, {'categories': categories})

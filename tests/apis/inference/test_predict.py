@@ -368,7 +368,7 @@ def test_python_gives_what_the_command_writes(predict, weights, images, tmp_path
     with Writer(tmp_path / 'python', frames.sources) as writer:
         for frame, result in run_predict(task, frames):
             (alone,) = task([Frame(frame.image)])
-            assert np.allclose(alone.boxes, result.boxes)
+            assert np.allclose(alone.bboxes, result.bboxes)
             writer.add(task, frame, result)
     assert frames.skipped == [f'{tmp_path}/gone.jpg: no such file, folder or pattern']
     for name, content in (('predictions', found), ('images', listing)):
