@@ -5,6 +5,9 @@ this package: mmengine imports ``mmuniformer.registry`` for the prefix, and the 
 ``locations`` on the first look-up.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_OPTIM_WRAPPER_CONSTRUCTORS
@@ -29,3 +32,14 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     scope=SCOPE,
     locations=['mmuniformer.engine.optim'],
 )
+
+
+def type_name(settings: Mapping[str, Any]) -> str:
+    """Return the name of the class that settings build, whether ``type`` is a class or a string.
+
+    Example:
+        >>> type_name({'type': 'mmdet.Resize'})
+        'Resize'
+    """
+    kind = settings.get('type')
+    return getattr(kind, '__name__', str(kind)).rpartition('.')[2]

@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from mmuniformer.errors import UserError
+from mmuniformer.registry import type_name
 
 PACKAGE = Path(__file__).resolve().parents[1]
 STRIDE = 32
@@ -82,17 +83,6 @@ def load_config(path: str | Path, cfg_options: Mapping[str, Any] | None = None) 
     except (KeyError, TypeError, IndexError) as error:
         raise UserError(f'--cfg-options does not fit {file}: {error}') from error
     return cfg
-
-
-def type_name(settings: Mapping[str, Any]) -> str:
-    """Return the name of the class that settings build, whether ``type`` is a class or a string.
-
-    Example:
-        >>> type_name({'type': 'mmdet.Resize'})
-        'Resize'
-    """
-    kind = settings['type']
-    return kind.__name__ if isinstance(kind, type) else str(kind).rpartition('.')[2]
 
 
 def framework_of(cfg: Config) -> str | None:

@@ -19,10 +19,10 @@ from mmuniformer.apis.config import (
     load_config,
     scope_of,
     test_data,
-    type_name,
 )
 from mmuniformer.engine.runner import check_weights, make_writable
 from mmuniformer.errors import UserError
+from mmuniformer.registry import type_name
 
 
 def train(

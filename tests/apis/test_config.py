@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from mmengine.config import Config
 
-from mmuniformer.apis.config import framework_of, test_data, test_image_size, type_name
+from mmuniformer.apis.config import framework_of, test_data, test_image_size
 from mmuniformer.errors import UserError
 from mmuniformer.models import UniFormer
+from mmuniformer.registry import type_name
 
 test_data.__test__ = test_image_size.__test__ = False  # not tests of pytest
 

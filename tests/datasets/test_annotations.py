@@ -112,8 +112,9 @@ BROKEN = {
     'two annotations': (coco(annotations=coco()['annotations'] * 2), 'id 5 of annotation occurs 2'),
     'two images': (coco(images=coco()['images'] * 2), 'id 1 of image occurs 2'),
     'two categories': (coco(categories=[{'id': 7, 'name': 'cat'}] * 2), 'id 7 of category occurs'),
-    'file name': (image(file_name=3), 'image 1: file_name is 3; give a file name'),
+    'file name': (image(file_name=3), 'image 1: file_name is 3; give a value of type str'),
     'width': (image(width='40'), "image 1: width is '40'; give a finite number"),
+    'width 0': (image(width=0), 'image 1: width is 0; give a number of pixels'),
     'no width': (coco(images=[dict(id=1, file_name='1.jpg')]), 'image 1: width is missing'),
     'other file': (image(file_name='2.jpg'), r'2\.jpg, named in .*a\.json, does not exist'),
     'other size': (image(width=80), r'1\.jpg is 40 x 30 \(width x height.*a\.json says 80 x 30'),
@@ -133,7 +134,7 @@ BROKEN_PEOPLE = {
     'CrowdPose box': ('CrowdPoseDataset', people(14, bbox=[1, 2]), BAD_BOX),
     'AP-10K number': ('AP10KDataset', people(5), '5 keypoints a person, .*AP10K.* 17'),
     'image id': ('CocoDataset', people() | dict(images=image(id='a')['images']),
-                 r"id is 'a'; give an id \(int or float\)"),
+                 r"id is 'a'; give a value of type int or float"),
     'no width': ('CocoDataset', people() | dict(images=[{'id': 1, 'file_name': '1.jpg'}]),
                  'image 1: width is missing'),
 }  # fmt: skip
@@ -488,7 +489,7 @@ def test_outputs_are_compared_with_the_keypoints_of_samples(kind, cfg):
 
 def test_sub_dataset_without_its_converter_is_named():
     combined = COMBINED | dict(datasets=[dict(type='mmpose.AicDataset')])
-    with pytest.raises(DataError, match=r'mmpose\.AicDataset has 14 keypoints'):
+    with pytest.raises(DataError, match=r'AicDataset has 14 keypoints'):
         check_outputs(combined, estimator(SIMCC, 17))
     check_outputs(combined | dict(pipeline=convert(17)), estimator(SIMCC, 17))
 
@@ -518,8 +519,6 @@ def test_folders_of_images_are_checked_as_the_dataset_names_them(kind, tmp_path)
     with pytest.raises(DataError, match=r'no images that end in \.jpg'):
         check_dataset(cfg)
     check_dataset(cfg | dict(img_suffix='_leftImg8bit.png'))
-    with pytest.raises(DataError, match=r'train\.txt, the list of images, does not exist'):
-        check_dataset(cfg | dict(ann_file='train.txt'))
 
 
 def test_suffix_is_that_of_the_datasets_type(tmp_path):

@@ -12,11 +12,12 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 
-from mmuniformer.apis.config import TASKS, framework_of, load_config, scope_of, test_data, type_name
+from mmuniformer.apis.config import TASKS, framework_of, load_config, scope_of, test_data
 from mmuniformer.apis.models import build_model
 from mmuniformer.datasets.checks.types import dataset_meta
 from mmuniformer.engine.precision import keep_interfaces_in_float32
 from mmuniformer.errors import InputError, UserError
+from mmuniformer.registry import type_name
 
 
 class Network:

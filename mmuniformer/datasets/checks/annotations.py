@@ -11,7 +11,8 @@ from mmengine.logging import print_log
 from mmuniformer.datasets.checks.detection import check_coco, check_xml
 from mmuniformer.datasets.checks.label_maps import check_image_folder
 from mmuniformer.datasets.checks.pose import check_pose
-from mmuniformer.datasets.checks.types import dataset_type, is_remote, nested, type_name
+from mmuniformer.datasets.checks.types import dataset_type, is_remote, nested
+from mmuniformer.registry import type_name
 
 FORMATS = {
     'mmdet.CocoDataset': check_coco,
@@ -31,9 +32,6 @@ def check_dataset(cfg: Mapping[str, Any]) -> None:
 
     What reads another format than those in ``FORMATS``, or remote storage, passes with a line in
     the log.
-
-    Args:
-        cfg: What a data loader's ``dataset`` is.
 
     Raises:
         DataError: Something in it cannot be used or would silently leave annotations out.

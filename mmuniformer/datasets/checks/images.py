@@ -40,10 +40,7 @@ def check_images(
 ) -> None:
     """Refuse images that are missing, cannot be decoded, or have another size than annotated.
 
-    Args:
-        source: The file that names them.
-        folder: Where they are.
-        images: A ``file_name`` each, and perhaps its ``width`` and ``height`` in pixels.
+    ``source`` names them: a ``file_name`` each, and perhaps ``width`` and ``height`` in pixels.
 
     Raises:
         DataError: Names the first.

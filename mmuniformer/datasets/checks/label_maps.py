@@ -20,8 +20,6 @@ def check_image_folder(cfg: Mapping[str, Any]) -> None:
     """Refuse a segmentation dataset without images: to build it would fail deep inside."""
     dataset = unread(cfg)
     folder, suffix = Path(dataset.data_prefix.get('img_path') or ''), dataset.img_suffix
-    if dataset.ann_file and not Path(dataset.ann_file).exists():
-        raise DataError(f'{dataset.ann_file}, the list of images, does not exist: set ann_file')
     images = folder.is_dir() and list_dir_or_file(folder, False, suffix=suffix, recursive=True)
     if not images or not any(images):
         raise DataError(
@@ -64,13 +62,10 @@ def check_label_map(label_map: Path, image: Path) -> None:
 
 
 def check_files(dataset: Any) -> None:
-    """Refuse a dataset whose first files are missing or no label maps (``check_label_map``).
+    """Refuse a dataset, or a wrapper of some, whose first files are missing or no label maps.
 
     Label maps count where its pipeline loads them, and are opened where it does so by Pillow, from
     images that Pillow knows, too. Files on remote storage pass unseen.
-
-    Args:
-        dataset: A dataset as built, or a wrapper of some.
 
     Raises:
         DataError: Names the file.
@@ -108,8 +103,8 @@ def check_names(dataset: Any, head: nn.Module) -> None:
     if names and len(names) != head.num_classes:
         raise DataError(
             f'{type(dataset).__name__} names {len(names)} classes ({", ".join(names[:3])}, ...), '
-            f'and the heads tell {head.num_classes} apart: set num_classes of '
-            'model.decode_head (and model.auxiliary_head), or dataset.metainfo.classes'
+            f'and the heads have {head.num_classes}: set num_classes of model.decode_head and '
+            'model.auxiliary_head, or dataset.metainfo.classes'
         )
 
 
@@ -129,8 +124,7 @@ def check_batch(head: nn.Module, batch: dict[str, Any]) -> None:
             found = ', '.join(map(str, labels[wrong].unique().tolist()))
             raise DataError(
                 f'{sample.get("seg_map_path", "A label map")} holds labels beyond the classes 0 to '
-                f'{head.num_classes - 1} of the model: {found} (as it sees them; '
-                f'{head.ignore_index} means no class). Fix the file, or set num_classes of the '
-                'heads and metainfo.classes of the datasets; reduce_zero_label=True is for data '
-                'whose 0 means no class'
+                f'{head.num_classes - 1} of the model: {found} as it sees them. Fix the file, or '
+                'set num_classes of the heads and metainfo.classes of the datasets; set '
+                'reduce_zero_label=True if 0 means no class'
             )

@@ -11,8 +11,9 @@ from torch import nn
 
 from mmuniformer.datasets.checks.images import check_images
 from mmuniformer.datasets.checks.tables import ID, read_coco
-from mmuniformer.datasets.checks.types import dataset_meta, dataset_type, nested, type_name, unread
+from mmuniformer.datasets.checks.types import dataset_meta, dataset_type, nested, unread
 from mmuniformer.errors import DataError
+from mmuniformer.registry import type_name
 
 CONVERTERS = ('KeypointConverter', 'SingleHandConverter')
 """Steps of mmpose's pipelines after which a sample has another number of keypoints."""
@@ -33,8 +34,8 @@ def check_pose(cfg: Mapping[str, Any]) -> None:
     kept &= np.array([count != 0 for count in people.get('num_keypoints')], bool)
     count = dataset.metainfo.get('num_keypoints')
     if people.entries:
-        people.column('category_id', 'an id', *ID)
-        length = len(people.column('keypoints', 'x, y, visibility of each keypoint', list)[0])
+        people.column('category_id', *ID)
+        length = len(people.column('keypoints', list)[0])
         points = people.numbers('keypoints', max(3, length // 3 * 3)).reshape(len(people), -1, 3)
         kept &= points[..., :2].max((1, 2)) > 0
         if not boxes and length != 3 * count and converted(cfg) is None:
@@ -53,7 +54,7 @@ def check_pose(cfg: Mapping[str, Any]) -> None:
 def converted(dataset: Mapping[str, Any]) -> int | None:
     """Return the number of keypoints that a step of the pipeline makes; None if none does."""
     for step in reversed(dataset['pipeline']):
-        if type_name(step).split('.')[-1] in CONVERTERS:
+        if type_name(step) in CONVERTERS:
             return step['num_keypoints']
     return None
 

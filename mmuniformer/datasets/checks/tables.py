@@ -18,16 +18,11 @@ import numpy as np
 from mmuniformer.errors import DataError
 
 ID = (int, float, str)
+"""What an id may be."""
 
 
 class Table:
-    """A list of entries of an annotation file.
-
-    Args:
-        path: The file.
-        name: What an entry is, for messages.
-        entries: The list.
-        sizes: Width and height of each entry's image in pixels, ``(entries, 2)``.
+    """A list of entries of an annotation file, and (width, height) of each one's image in pixels.
 
     Raises:
         DataError: It is no list of objects; the methods raise it for an entry, which they name.
@@ -67,17 +62,18 @@ class Table:
             found = f'is {reprlib.repr(entry[field])}' if field in entry else 'is missing'
             raise DataError(f'{self.path}: {self.name} {key}: {field} {found}; give {expected}')
 
-    def column(self, field: str, expected: str, *kinds: type) -> list[Any]:
+    def column(self, field: str, *kinds: type) -> list[Any]:
         """Return a field of all entries; refuse one that lacks it or is of another type."""
         values = self.get(field)
         if set(map(type, values)) - set(kinds):
-            self.refuse((type(value) not in kinds for value in values), field, expected)
+            expected = ' or '.join(kind.__name__ for kind in kinds)
+            wrong = (type(value) not in kinds for value in values)
+            self.refuse(wrong, field, f'a value of type {expected}')
         return values
 
     def ids(self, *kinds: type) -> dict[Any, int]:
         """Return the number of each entry by its id; refuse an id that occurs twice."""
-        kinds_named = ' or '.join(kind.__name__ for kind in kinds)
-        values = self.column('id', f'an id ({kinds_named})', *kinds)
+        values = self.column('id', *kinds)
         numbers = dict(zip(values, range(len(values)), strict=True))
         if len(numbers) < len(values):
             key, times = Counter(values).most_common(1)[0]
@@ -86,7 +82,7 @@ class Table:
 
     def rows(self, field: str, ids: dict[Any, int]) -> np.ndarray:
         """Return the numbers of the entries that an id refers to; refuse one that is not there."""
-        values = self.column(field, 'an id', *ID)
+        values = self.column(field, *ID)
         rows = list(map(ids.get, values))
         wrong = (row is None for row in rows) if None in rows else ()
         self.refuse(wrong, field, 'an id in the file, or remove the annotation')
@@ -98,7 +94,7 @@ class Table:
         found = as_numbers(values, *shape)
         if found is None:
             wrong = (as_numbers([value], *shape) is None for value in values)
-            what = f'{" x ".join(map(str, shape))} finite numbers' if shape else 'a finite number'
+            what = f'{shape[0]} finite numbers' if shape else 'a finite number'
             self.refuse(wrong, field, what)
         return found
 
@@ -132,10 +128,6 @@ def as_numbers(
 def read_coco(path: Path, pose: bool) -> tuple[Table, Table, Table]:
     """Read a file in COCO's format and check how its tables refer to each other.
 
-    Args:
-        path: The file.
-        pose: Whether mmpose reads it, which needs no categories.
-
     Returns:
         Images, categories (none for pose), and annotations with the sizes of their images.
 
@@ -159,15 +151,15 @@ def read_coco(path: Path, pose: bool) -> tuple[Table, Table, Table]:
         raise DataError(f'{path} has an empty list of images or categories')
     rows = annotations.rows('image_id', images.ids(*(int, float) if pose else ID))
     annotations.ids(*ID)
-    images.column('file_name', 'a file name', str)
+    images.column('file_name', str)
     if not pose:
-        categories.column('name', 'a name', str)
+        categories.column('name', str)
         annotations.rows('category_id', categories.ids(*ID))
     sized = np.full(len(images), not pose)
     sized[rows] = True  # mmpose needs the sizes of no other images
     sizes = np.full((len(images), 2), np.nan)
     for side, name in enumerate(('width', 'height')):
         sizes[sized, side] = images.where(sized).numbers(name)
-    images.refuse((sizes <= 0).any(1), 'width or height', 'a number of pixels')
+        images.refuse(sizes[:, side] <= 0, name, 'a number of pixels')
     annotations.sizes = sizes[rows]
     return images, categories, annotations

@@ -19,12 +19,6 @@ def dataset_type(kind: Any) -> Any:
         return registry.get(kind)
 
 
-def type_name(cfg: Mapping[str, Any]) -> str:
-    """Return the name of a config's type, a name or a class."""
-    kind = cfg.get('type', 'A dataset without a type')
-    return getattr(kind, '__name__', str(kind))
-
-
 def dataset_meta(dataset: Mapping[str, Any]) -> dict[str, Any]:
     """Return the classes or keypoints that a dataset's config has, without its files.
 
