@@ -382,7 +382,7 @@ def test_half_precision_by_its_flag(predict, images):
     assert len(full) == len(half)
 
 
-def test_neighbours_in_a_batch_change_nothing(predict, images, tmp_path):
+def test_neighbors_in_a_batch_change_nothing(predict, images, tmp_path):
     """Images of different sizes are not padded to one."""
     wide = tmp_path / 'wide.png'
     cv2.imwrite(str(wide), cv2.resize(cv2.imread(str(images[0])), (180, 100)))
