@@ -72,11 +72,7 @@ def complexity(
 
 
 def published_shape(cfg: Config) -> tuple[int, int]:
-    """Return the image height and width that the task's FLOPs are published at.
-
-    Raises:
-        UserError: They are published at the size of each config, and this one does not state it.
-    """
+    """Return the image height and width that the task's FLOPs are published at."""
     return SHAPES.get(framework_of(cfg)) or test_image_size(cfg)
 
 
@@ -176,9 +172,7 @@ def count_backbone(backbone: nn.Module, images: Tensor) -> tuple[tuple[Tensor, .
 def find_published(cfg: Config, shape: tuple[int, int], flops: int) -> dict[str, Any] | None:
     """Compare a count with the metafile beside the config; None if it has no figure at this size.
 
-    Returns:
-        Published ``flops`` in billions, whether the figure ``follows`` from this count as far as
-        the metafile knows, and the ``verdict``.
+    ``follows`` is whether the figure, ``flops`` in billions, is known to follow from this count.
     """
     figures = (find_model(cfg.filename, Layout.of(cfg).name) or {}).get('Metadata') or {}
     if 'FLOPs (G)' not in figures or shape != published_shape(cfg):

@@ -32,11 +32,7 @@ class Layout(NamedTuple):
 
     @classmethod
     def parse(cls, name: str) -> Layout:
-        """Read ``global``, ``auto``, ``w32`` (windows of 32 tokens a side) or ``h32`` (hybrid).
-
-        Raises:
-            UserError: The name is none of these.
-        """
+        """Read ``global``, ``auto``, ``w32`` (windows of 32 tokens a side) or ``h32`` (hybrid)."""
         if name in ('global', 'auto'):
             return cls(name, name)
         match = re.fullmatch(r'([wh])([1-9]\d*)', name)
@@ -74,11 +70,7 @@ class Layout(NamedTuple):
 
 
 def layouts_of(cfg: Config, names: str | None) -> list[Layout]:
-    """Return the layouts of the names, separated by commas; None: the config's own.
-
-    Raises:
-        UserError: A name is unknown, or the backbone has no layouts to choose from.
-    """
+    """Return the layouts of the names, separated by commas; None: the config's own."""
     own = Layout.of(cfg)
     if names is None:
         return [own]

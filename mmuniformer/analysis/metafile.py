@@ -14,11 +14,7 @@ METRICS = ('box AP', 'mask AP', 'mIoU', 'AP')
 
 
 def load_models(metafile: Path) -> list[dict[str, Any]]:
-    """Return the models of a metafile, OpenMMLab's or ours.
-
-    Raises:
-        UserError: The file is not YAML or has no models.
-    """
+    """Return the models of a metafile, OpenMMLab's or ours."""
     try:
         content = yaml.safe_load(metafile.read_text(encoding='utf-8'))
     except yaml.YAMLError as error:
@@ -30,12 +26,7 @@ def load_models(metafile: Path) -> list[dict[str, Any]]:
 
 
 def find_model(config: str | Path | None, layout: str) -> dict[str, Any] | None:
-    """Return the row of a config tested in a layout, from the metafile beside it, if there is one.
-
-    Args:
-        config: Path of the config; None for one that was not read from a file.
-        layout: Name as in ``Layout.name``.
-    """
+    """Return the row of a config file in a layout (a name), from the metafile beside it, if any."""
     metafile = Path(config).with_name('metafile.yml') if config else None
     for model in load_models(metafile) if metafile and metafile.is_file() else ():
         is_row = Path(str(model.get('Config'))).name == Path(config).name

@@ -11,14 +11,7 @@ from mmengine.config import Config
 from rich.console import Console
 
 from mmuniformer.analysis.benchmark import report
-from mmuniformer.analysis.benchmark.cases import (
-    INFERENCE,
-    PROFILES,
-    SWITCHES,
-    TRAINING,
-    Settings,
-    parse_profiles,
-)
+from mmuniformer.analysis.benchmark.cases import PROFILES, SWITCHES, Settings, parse_profiles
 from mmuniformer.analysis.benchmark.run import make_cases, measure_cases
 from mmuniformer.analysis.benchmark.scores import check_data
 from mmuniformer.analysis.complexity import published_shape
@@ -32,16 +25,12 @@ from mmuniformer.models.arch import UNIFORMER, UNIFORMER_LIGHT
 LIGHT = 'light-'
 ARCHS = (*UNIFORMER, *(LIGHT + name for name in UNIFORMER_LIGHT))
 ARCH_SHAPE = (512, 512)
-DEFAULT_PROFILES = {INFERENCE: 'plain,fused,deploy,bf16', TRAINING: 'plain,fused,cp,bf16'}
+DEFAULT_PROFILES = {'inference': 'plain,fused,deploy,bf16', 'training': 'plain,fused,cp,bf16'}
 LISTED = '; '.join(f'{profile.name}: {profile.about}' for profile in PROFILES.values())
 
 
 def config_of(task: str, network: str, cfg_options: dict[str, Any]) -> Config:
-    """Return a task's config; that of a backbone has it as its model, or is made from an arch.
-
-    Raises:
-        UserError: It cannot be read, is of another task, or an option is a profile's to set.
-    """
+    """Return a task's config; that of a backbone has it as its model, or is made from an arch."""
     for key in {f'model.backbone.{name}' for name in SWITCHES} & cfg_options.keys():
         raise UserError(f'--cfg-options {key}: profiles set it, choose by --profiles')
     if task == 'backbone' and network in ARCHS:
@@ -118,7 +107,7 @@ def command(
     if checkpoint and task == 'backbone':
         raise UserError('a backbone is measured without CHECKPOINT: leave it out')
     cfg = config_of(task, network, cfg_options)
-    mode = TRAINING if train else INFERENCE
+    mode = 'training' if train else 'inference'
     if task == 'seg' and not train:
         profiles = profiles or 'fused'
         if layouts is None and Layout.of(cfg).name == 'global':

@@ -13,7 +13,7 @@ from typing import Any
 
 import generated
 
-from mmuniformer.analysis.metafile import load_models, metrics_of
+from mmuniformer.analysis.metafile import METRICS, load_models, metrics_of
 from mmuniformer.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +28,6 @@ HEADLINES = {
     'td-hm_uniformer-base_8xb32-210e_coco-448x320': 'Top-down heatmaps, base',
 }
 """Models on the front page, and what they are called there."""
-HEADLINE_METRICS = {'box AP', 'mask AP', 'mIoU', 'AP'}
 PROVENANCE = ('published', 'converted', 'trained here', 'toy only', 'not trained')
 COLUMNS = (
     ('Epochs', 'Epochs', '{}'),
@@ -109,7 +108,7 @@ def headline_table(models: list[dict[str, Any]]) -> str:
     for name, title in HEADLINES.items():
         model = by_name[name]
         scores = metrics_of(model).items()
-        result = ', '.join(f'{value} {key}' for key, value in scores if key in HEADLINE_METRICS)
+        result = ', '.join(f'{value} {key}' for key, value in scores if key in METRICS)
         figures = model['Metadata']
         costs = cell(figures, 'Parameters (M)', '{:.2f}'), cell(figures, 'FLOPs (G)', '{}')
         lines.append([link(model, title, Path()), model['Results'][0]['Dataset'], *costs, result])

@@ -89,11 +89,7 @@ PROFILES = {
 
 
 def parse_profiles(names: str, mode: str) -> list[Profile]:
-    """Read profiles by name, separated by commas.
-
-    Raises:
-        UserError: A name is unknown, or the profile is not for the mode.
-    """
+    """Read names, separated by commas; refuse unknown ones and those not for the mode."""
     known = {name: profile for name, profile in PROFILES.items() if mode in profile.modes}
     chosen = list(dict.fromkeys(name.strip() for name in names.split(',')))
     for name in chosen:
@@ -157,7 +153,7 @@ class Case:
         images = torch.randn(settings.batch_size, channels, *shape, device=settings.device)
         if settings.task == 'backbone':
             return (images,)
-        samples = annotate(settings.task, self.cfg, model, len(images), shape)
+        samples = annotate(settings.task, model, len(images), shape)
         meta = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), shape)
         for sample in samples:
             sample.set_metainfo({**meta, 'scale_factor': (1.0, 1.0), 'padding_size': [0] * 4})
@@ -210,7 +206,7 @@ class Case:
 
     def prepare(self, shape: Shape) -> Callable[[], Any]:
         """Build the model and return the call to measure, for a fresh process."""
-        with quiet(), compile_errors():
+        with measuring():
             model = self.build()
             # Compiled code is made for one size.
             compiled = self.profile is not None and self.profile.compiled
@@ -218,21 +214,20 @@ class Case:
         return self.call(model, shape)
 
 
-def annotate(task: str, cfg: Config, model: nn.Module, images: int, shape: Shape) -> list[Any]:
-    """Return random annotations: boxes with masks, label maps, or heatmaps at the config's size."""
+def annotate(task: str, model: nn.Module, images: int, shape: Shape) -> list[Any]:
+    """Return random annotations: boxes with masks, label maps, or heatmaps at the model's size."""
     if task == 'det':
         from mmdet.testing import demo_mm_inputs
 
-        head = model.roi_head.bbox_head if hasattr(model, 'roi_head') else model.bbox_head
-        classes = (head[0] if isinstance(head, nn.ModuleList) else head).num_classes
-        objects = [OBJECTS] * images
-        return demo_mm_inputs(
-            images, (3, *shape), objects, num_classes=classes, with_mask=True
-        )['data_samples']  # fmt: skip
+        inputs = demo_mm_inputs(images, (3, *shape), [OBJECTS] * images, with_mask=True)
+        for sample in inputs['data_samples']:
+            sample.gt_instances.labels.zero_()  # the one class that every detector has
+        return inputs['data_samples']
     if task == 'pose':
         from mmpose.testing import get_packed_inputs
 
-        stride = cfg.codec.input_size[0] // cfg.codec.heatmap_size[0]
+        codec = model.head.decoder
+        stride = codec.input_size[0] // codec.heatmap_size[0]
         return get_packed_inputs(
             images, num_keypoints=model.head.out_channels, img_shape=shape, input_size=shape[::-1],
             heatmap_size=(shape[1] // stride, shape[0] // stride), with_simcc_label=False,
@@ -244,33 +239,22 @@ def annotate(task: str, cfg: Config, model: nn.Module, images: int, shape: Shape
 
 
 @contextmanager
-def compile_errors() -> Iterator[None]:
-    """Report a failure of ``torch.compile`` by its own reason.
-
-    Raises:
-        UserError: It failed.
-    """
+def measuring() -> Iterator[None]:
+    """Silence the frameworks' talk of themselves; report ``torch.compile`` by its own reason."""
     from torch._dynamo.exc import TorchDynamoException
 
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', module='mm(det|seg|pose|cv|engine|pretrain)')
+            yield
     except TorchDynamoException as error:
         reason = str(error).strip().partition('\n')[0]
         raise UserError(
             f'profile compile: torch.compile failed with {type(error).__name__}: {reason}; '
             'leave compile out of --profiles to measure the others'
         ) from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the frameworks' own tables and their warnings about themselves off the screen."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', module='mm(det|seg|pose|cv|engine|pretrain)')
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
+    finally:
+        logger.setLevel(level)

@@ -39,10 +39,9 @@ def interleaved(
     calls: Mapping[Hashable, Callable[[], Any]], repeats: int, device: torch.device,
     console: Console | None = None,
 ) -> dict[Hashable, list[float]]:  # fmt: skip
-    """Time calls in turn, so that a change of the machine's pace affects all of them alike.
+    """Return the seconds of calls in turn, after one untimed round.
 
-    Returns:
-        The seconds of each repeat by the call's name. Each call runs once more before, untimed.
+    So a change of the machine's pace affects all of them alike.
     """
     seconds = {name: [] for name in calls}
     for repeat in track(range(repeats + 1), 'time', console=console, disable=console is None):
@@ -80,13 +79,10 @@ def peak_memory_on_gpu(call: Callable[[], Any], device: torch.device) -> tuple[i
 
 
 def peak_memory_on_cpu(prepare: Callable[..., Callable[[], Any]], *args: Any) -> tuple[int, int]:
-    """Return how many bytes a fresh process grows by during a call, and its peak.
+    """Return how many bytes a fresh process grows by during a call that ``prepare`` returns there.
 
-    Args:
-        prepare: Function or method that returns the call; it can be pickled, like ``args``. Its
-            own peak is not counted where the system can forget it (Linux). Elsewhere the growth is
-            0 if the call stays below that peak.
-        args: Of ``prepare``.
+    And the peak of the process. Where the system cannot forget the peak of ``prepare`` (other than
+    Linux), the growth is 0 if the call stays below it.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as process:
         return process.submit(prepare_and_measure, prepare, *args).result()
@@ -119,12 +115,7 @@ def peak_resident_set() -> int:
 
 
 def kind_of(name: str, shapes: Sequence[Sequence[int]]) -> str:
-    """Return the kind of an operator of PyTorch.
-
-    Args:
-        name: Like ``aten::mkldnn_convolution``.
-        shapes: Of its arguments; empty for those that are no tensors.
-    """
+    """Return the kind of an operator like ``aten::addmm`` from it and its arguments' shapes."""
     name = name.removeprefix('aten::')
     kind = next((k for k, parts in OPERATORS.items() if any(p in name for p in parts)), 'rest')
     if kind == 'dense' and 'conv' in name:

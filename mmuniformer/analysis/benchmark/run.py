@@ -5,25 +5,16 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from mmengine.config import Config
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmuniformer.analysis.benchmark import measure
 from mmuniformer.analysis.benchmark.baselines import baseline_cases
-from mmuniformer.analysis.benchmark.cases import (
-    TRAINING,
-    Case,
-    Profile,
-    Settings,
-    Shape,
-    compile_errors,
-    quiet,
-)
+from mmuniformer.analysis.benchmark.cases import Case, Profile, Settings, Shape, measuring
 from mmuniformer.analysis.benchmark.report import Row, compare_with_plain, ratio
 from mmuniformer.analysis.benchmark.scores import evaluate
 from mmuniformer.analysis.complexity import complexity
@@ -39,10 +30,7 @@ def make_cases(
     cfg: Config, settings: Settings, layouts: Sequence[Layout], profiles: Sequence[Profile],
     against: bool,
 ) -> tuple[list[Case], list[Row]]:  # fmt: skip
-    """Return a case for each layout and profile of a config.
-
-    With ``against`` the baselines follow, and rows for those that are not installed.
-    """
+    """Return a case for each layout, profile and baseline, and rows for what is not installed."""
     cases = []
     for layout, profile in itertools.product(layouts, profiles):
         stated = stated_accuracy(cfg.filename, layout.name) if settings.task != 'backbone' else None
@@ -55,19 +43,13 @@ def make_cases(
 def measure_cases(
     cases: Sequence[Case], settings: Settings, console: Console, scored: bool = False
 ) -> tuple[list[Row], dict[str, float]]:
-    """Measure time, memory, FLOPs and difference from plain of each case at each size.
+    """Return a row for each size and case, and the multiply-adds a second of matrix products.
 
-    Args:
-        cases: What to measure.
-        settings: How; those of the cases.
-        console: Where progress is shown.
-        scored: Whether segmentors of ours are scored on their config's test data.
-
-    Returns:
-        A row for each size and case, and the multiply-adds a second of matrix products by type.
+    With ``scored`` models of ours are scored on their config's test data.
     """
     device = torch.device(settings.device)
-    with quiet(), compile_errors():
+    places = list(itertools.product(settings.shapes, range(len(cases))))
+    with measuring():
         models = [case.build() for case in cases]
         scores = [{} for _ in cases]
         for index, case in enumerate(cases):
@@ -77,8 +59,13 @@ def measure_cases(
                     scores[index] = evaluate(models[index], case.cfg, console, name)
         seconds, rates, rows = {}, {}, []
         if settings.repeats:
-            seconds, rates = time_cases(cases, models, settings, console)
-        places = list(itertools.product(settings.shapes, range(len(cases))))
+            calls, work = {}, {}
+            for name in dict.fromkeys(case.dtype for case in cases):
+                calls[name], work[name] = measure.matrix_product(device, getattr(torch, name))
+            for shape, index in places:
+                calls[shape, index] = cases[index].call(models[index], shape)
+            seconds = measure.interleaved(calls, settings.repeats, device, console)
+            rates = {name: work[name] / statistics.median(seconds[name]) for name in work}
         for shape, index in track(places, 'memory and FLOPs', console=console):
             case, model = cases[index], models[index]
             if device.type == 'cuda':
@@ -99,7 +86,7 @@ def measure_cases(
                 **{name: scores[index].get(name) for name in SCORES},
             )
             if settings.repeats:
-                set_times(row, seconds[index, shape], settings, shape, rates[case.dtype])
+                set_times(row, seconds[shape, index], settings, shape, rates[case.dtype])
                 for plain, reference in zip(models, cases, strict=True):
                     if (reference.name, reference.layout) == ('plain', case.layout):
                         wanted = reference.outputs(plain, shape)
@@ -123,28 +110,10 @@ def set_times(
     row.images_per_second = settings.batch_size / median
     row.ns_per_pixel = median * 1e9 / (settings.batch_size * shape[0] * shape[1])
     # Backward has two products for each of forward.
-    passes = 3 if settings.mode == TRAINING else 1
+    passes = 3 if settings.mode == 'training' else 1
     # A detector trains on fewer boxes than FLOPs are counted for.
     if passes == 1 or settings.task != 'det':
         row.times_floor = median / (passes * row.gflops * 1e9 * settings.batch_size / rate)
-
-
-def time_cases(
-    cases: Sequence[Case], models: Sequence[nn.Module], settings: Settings, console: Console
-) -> tuple[dict[Any, list[float]], dict[str, float]]:
-    """Time every case at every size, and a matrix product in their types, all in turn.
-
-    Returns:
-        Seconds by index of the case and shape; multiply-adds a second of the products by type.
-    """
-    device = torch.device(settings.device)
-    calls, work = {}, {}
-    for name in dict.fromkeys(case.dtype for case in cases):
-        calls[name], work[name] = measure.matrix_product(device, getattr(torch, name))
-    for index, shape in itertools.product(range(len(cases)), settings.shapes):
-        calls[index, shape] = cases[index].call(models[index], shape)
-    seconds = measure.interleaved(calls, settings.repeats, device, console)
-    return seconds, {name: work[name] / statistics.median(seconds[name]) for name in work}
 
 
 def difference(outputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> float | None:

@@ -18,11 +18,7 @@ from mmuniformer.errors import UserError
 
 
 def check_data(cfg: Config) -> None:
-    """Refuse test data that cannot be scored, before anything is measured.
-
-    Raises:
-        UserError: Names the path.
-    """
+    """Refuse test data that cannot be scored, before anything is measured."""
     if not cfg.get('check_data', True):
         return
     with scope_of(cfg):

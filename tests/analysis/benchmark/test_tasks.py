@@ -12,7 +12,7 @@ from mmengine import Config
 
 from mmuniformer.analysis.benchmark import measure
 from mmuniformer.analysis.benchmark.baselines import BASELINES, baseline_cases, in_place
-from mmuniformer.analysis.benchmark.cases import Settings, compile_errors
+from mmuniformer.analysis.benchmark.cases import OBJECTS, Settings, annotate, measuring
 from mmuniformer.analysis.benchmark.report import caption
 from mmuniformer.analysis.metafile import stated_accuracy
 from mmuniformer.apis.config import find_config, load_config
@@ -122,6 +122,12 @@ def test_new_style_configs_are_measured(tmp_path, in_process, options):
     assert 1e-4 < rows[1]['difference'] < 0.1
 
 
+def test_annotations_fit_a_detector_of_one_class():
+    pytest.importorskip('mmdet')
+    samples = annotate('det', torch.nn.Module(), 2, (64, 96))
+    assert [sample.gt_instances.labels.tolist() for sample in samples] == [[0] * OBJECTS] * 2
+
+
 @pytest.mark.parametrize(
     ('name', 'kind', 'arch'),
     [('small', 'UniFormer', 'small'), ('light-xxs', 'UniFormerLight', 'xxs')],
@@ -211,7 +217,7 @@ def test_a_config_of_a_bare_backbone_is_measured(tmp_path, in_process):
 
 
 def test_other_failures_keep_their_own_type():
-    with pytest.raises(RuntimeError, match='^other$'), compile_errors():
+    with pytest.raises(RuntimeError, match='^other$'), measuring():
         raise RuntimeError('other')
 
 
