@@ -17,7 +17,6 @@ from mmuniformer.analysis.benchmark.scores import check_data
 from mmuniformer.analysis.complexity import published_shape
 from mmuniformer.analysis.layouts import TEST_LAYOUTS, Layout, backbone_settings, layouts_of
 from mmuniformer.apis.config import TASKS, framework_of, load_config, scope_of
-from mmuniformer.apis.inference.network import usable_device
 from mmuniformer.cli.options import ConfigCommand, cfg_options
 from mmuniformer.errors import UserError, refuse_existing
 from mmuniformer.models.arch import UNIFORMER, UNIFORMER_LIGHT
@@ -116,7 +115,7 @@ def command(
     if operators and any(profile.compiled for profile in chosen):
         raise UserError('--operators cannot see into compiled code: leave compile out')
     shapes = shapes or (ARCH_SHAPE if network in ARCHS else published_shape(cfg),)
-    device = str(usable_device(device or ('cuda' if torch.cuda.is_available() else 'cpu')))
+    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     config = Path(network).stem
     settings = Settings(
         task, config, checkpoint, shapes, batch_size, repeats, mode, device, operators

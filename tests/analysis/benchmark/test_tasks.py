@@ -160,7 +160,6 @@ def test_an_arch_makes_a_config(name, kind, arch):
         (['pose', TOYS['det']], 'is not a config of a pose estimator'),
         (['backbone', 'nano', 'any.pth'], 'without CHECKPOINT'),
         (['pose', TOYS['pose'], 'any.pth', '--data'], 'give a segmentor'),
-        (['backbone', 'nano', '--device', 'nowhere'], 'try --device cpu'),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, message, tmp_path):
