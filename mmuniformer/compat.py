@@ -102,14 +102,17 @@ def _refuse_archives(file: str | os.PathLike | BinaryIO) -> None:
     A TorchScript file is run. Unpacking a tar archive changes the mode of files that it links to.
     """
     stream = hasattr(file, 'read')
+    if tarfile.is_tarfile(file):
+        raise pickle.UnpicklingError('this is a tar archive, as torch 0.1 wrote them')
     try:
+        if stream:
+            file.seek(0)
         # torch's own reader, by which torch.load decides
         reader = torch._C.PyTorchFileReader(file if stream else os.fspath(file))
         if 'constants.pkl' in reader.get_all_records():
             raise pickle.UnpicklingError('GLOBAL torch.jit.load is needed: this is TorchScript')
-    except RuntimeError:  # no zip archive
-        if not stream and tarfile.is_tarfile(file):
-            raise pickle.UnpicklingError('this is a tar archive, as torch 0.1 wrote them') from None
+    except RuntimeError:  # no zip archive: torch.load says what it is
+        pass
     finally:
         if stream:
             file.seek(0)

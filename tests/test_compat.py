@@ -7,6 +7,7 @@ import pickle
 import re
 import sys
 import tarfile
+import zipfile
 from collections import OrderedDict
 
 import numpy as np
@@ -275,7 +276,8 @@ def test_a_history_without_numbers_is_refused():
         reload_safely(history)
 
 
-def test_tar_archives_are_not_unpacked(tmp_path):
+@pytest.mark.parametrize('zipped', [False, True])
+def test_tar_archives_are_not_unpacked(tmp_path, zipped):
     """A hard link in one would bring its mode to the file that it names."""
     victim, path = tmp_path / 'victim', tmp_path / 'old.pth'
     victim.touch(0o600)
@@ -283,6 +285,10 @@ def test_tar_archives_are_not_unpacked(tmp_path):
         link = tarfile.TarInfo('storages')
         link.type, link.linkname, link.mode = tarfile.LNKTYPE, str(victim), 0o777
         tar.addfile(link)
+    if zipped:  # one file can be both; torch.load looks at its start
+        with zipfile.ZipFile(path, 'a') as archive:
+            archive.writestr('archive/data.pkl', b'')
+            archive.writestr('archive/version', b'3')
     with pytest.raises((pickle.UnpicklingError, RuntimeError), match=r'\btar\b'):
         compat.load_file(path)
     assert victim.stat().st_mode & 0o777 == 0o600
