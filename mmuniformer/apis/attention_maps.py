@@ -89,14 +89,10 @@ def record(
 def attention_of(
     attn: GlobalMHRA, x: Tensor, token: tuple[int, int], window_size: int | None
 ) -> Tensor:
-    """Return the attention of one token to each, as a map ``(h, w)``, mean over heads.
+    """Return the attention of one token, at row and column, to each: ``(h, w)``, mean over heads.
 
-    Args:
-        attn: The attention.
-        x: Its input, ``(1, h, w, C)``.
-        token: Row and column of the token.
-        window_size: Window side in tokens, None for global attention. Outside the token's window
-            the map is NaN. Padding takes part and is cropped, so that the sum can be below 1.
+    ``x`` is the input of ``attn``, ``(1, h, w, C)``. In windows the map is NaN outside the token's.
+    Padding takes part and is cropped, so that the sum can be below 1.
     """
     (row, column), (h, w) = token, x.shape[1:3]
     if window_size is None:

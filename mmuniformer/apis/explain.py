@@ -89,36 +89,26 @@ def build_backbone(cfg: Config, checkpoint: str) -> StagedBackbone:
     return backbone.eval()
 
 
-def test_zoom(cfg: Config, height: int, width: int) -> float:
-    """Return the factor by which the test pipeline resizes an image, aspect ratio kept."""
-    if 'input_size' in cfg.get('codec', {}):
-        return min(cfg.codec.input_size[0] / width, cfg.codec.input_size[1] / height)
-    if scale := test_scale(cfg):
-        return min(max(scale) / max(height, width), min(scale) / min(height, width))
-    return 1.0
-
-
 def prepare(
     cfg: Config, image: np.ndarray, query: tuple[float, float] | None = None
 ) -> tuple[View, Tensor]:
-    """Resize, normalize and pad an image as in a test.
-
-    Args:
-        cfg: The config.
-        image: BGR, ``(H, W, 3)`` uint8.
-        query: x and y in pixels of ``image``; None for its center.
+    """Resize, normalize and pad a BGR image as in a test, aspect ratio kept.
 
     Returns:
         The resized image, and the input of the network ``(1, 3, H', W')``.
 
     Raises:
-        UserError: The query is outside the image.
+        UserError: The query, x and y in pixels of the image, is outside it.
     """
     height, width = image.shape[:2]
     x, y = query or (width / 2, height / 2)
     if not (0 <= x < width and 0 <= y < height):
         raise UserError(f'--query {x:g} {y:g} is outside the image of {width} x {height} pixels')
-    zoom = test_zoom(cfg, height, width)
+    zoom, scale = 1.0, test_scale(cfg)
+    if 'input_size' in cfg.get('codec', {}):
+        zoom = min(cfg.codec.input_size[0] / width, cfg.codec.input_size[1] / height)
+    elif scale:
+        zoom = min(max(scale) / max(height, width), min(scale) / min(height, width))
     size = max(1, round(width * zoom)), max(1, round(height * zoom))
     resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC)
     settings = cfg.model.get('data_preprocessor', {})

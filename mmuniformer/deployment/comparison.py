@@ -55,12 +55,8 @@ def compare_outputs(
 ) -> list[Row]:
     """Run a file and PyTorch on the same noise, once for each shape.
 
-    Args:
-        run: The file.
-        target: PyTorch.
-        shapes: Of the input.
-        tolerance: Largest difference that passes, as a share of the largest value, or of 1 if that
-            is more.
+    The tolerance is the largest difference that passes, as a share of the largest value, or of 1
+    if that is more.
     """
     noise = torch.Generator().manual_seed(0)
     rows = []
@@ -87,16 +83,11 @@ def compare_outputs(
 def compare_detections(
     run: Run, expected: Run, images: Iterable[Tensor], tolerance: float
 ) -> list[Row]:
-    """Match the detections of a file with those of MMDetection.
+    """Match the detections of a file with those of MMDetection on images ``(1, C, H, W)``.
 
+    ``run`` returns what ``detector.Detections`` does, ``expected`` what ``detector.detect`` does.
     Two are equal if their class is the same, their boxes differ by at most 0.1 pixels and their
     scores by at most the tolerance. 99% of the detections and of their masks have to be equal.
-
-    Args:
-        run: The file; outputs as of ``detector.Detections``.
-        expected: MMDetection; outputs as of ``detector.detect``.
-        images: ``(1, C, H, W)`` each.
-        tolerance: Of scores.
     """
     totals = torch.zeros(5, dtype=torch.long)
     for image in images:

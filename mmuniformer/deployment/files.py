@@ -105,10 +105,7 @@ def write(
 def write_int8(source: Path, file: Path, images: Iterator[Tensor]) -> None:
     """Write the 8-bit form of an ONNX file: static, with a scale per channel of a weight.
 
-    Args:
-        source: The file in float32.
-        file: Where to write.
-        images: Normalized; the ranges of activations are measured on them.
+    The ranges of activations are measured on the images, which are normalized.
     """
     from onnxruntime import quantization
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -168,3 +169,18 @@ def test_scores_are_taken_in_the_type_of_the_profile(profile, dtype, monkeypatch
     rows, _ = run.measure_cases([case], settings, Console(), scored=True)
     assert seen == [dtype]
     assert (rows[0].mIoU, rows[0].mAcc) == (40, None)
+
+
+@pytest.mark.parametrize('checked', [True, False])
+def test_labels_are_checked_unless_the_config_says_not_to(monkeypatch, checked):
+    from mmuniformer.analysis.benchmark import scores
+
+    loader, evaluator, seen = MagicMock(), MagicMock(), []
+    loader.__iter__.return_value = iter(['batch'])
+    evaluator.evaluate.return_value = {'mIoU': 50}
+    monkeypatch.setattr(scores.Runner, 'build_dataloader', lambda cfg: loader)
+    monkeypatch.setattr(scores, 'Evaluator', lambda cfg: evaluator)
+    monkeypatch.setattr(scores, 'check_batch', lambda head, batch: seen.append(batch))
+    cfg = Config({'check_data': checked, 'test_dataloader': {}, 'test_evaluator': {}})
+    assert scores.evaluate(MagicMock(), cfg) == {'mIoU': 50.0}
+    assert seen == ['batch'] * checked
