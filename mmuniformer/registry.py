@@ -43,3 +43,12 @@ def type_name(settings: Mapping[str, Any]) -> str:
     """
     kind = settings.get('type')
     return getattr(kind, '__name__', str(kind)).rpartition('.')[2]
+
+
+def class_of(settings: Mapping[str, Any], registry: Registry = ROOT_MODELS) -> Any:
+    """Return the class that settings build in the current scope; None if it is not registered."""
+    kind = settings.get('type')
+    if not isinstance(kind, str):
+        return kind
+    with registry.switch_scope_and_registry(None) as current:
+        return current.get(kind)

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from mmuniformer.apis.config import scope_of
-from mmuniformer.apis.models import class_of
 from mmuniformer.errors import UserError
+from mmuniformer.registry import class_of
 
 TEST_LAYOUTS = 'global,w32,h32'
 """What the papers test a segmentor in that was trained with a global stage 3."""
@@ -53,6 +53,9 @@ class Layout(NamedTuple):
         backbone = backbone_settings(cfg)
         with scope_of(cfg):
             kind = class_of(backbone)
+        if kind is None:
+            name = backbone.get('type')
+            raise UserError(f'type={name!r} is not registered: name its module in custom_imports')
         if not hasattr(kind, 'set_stage3_attn'):
             return cls('hourglass' if getattr(kind, 'hourglass', False) else '')
         attn = backbone.get('stage3_attn', 'global')

@@ -17,18 +17,6 @@ from mmuniformer.errors import UserError
 from mmuniformer.models.weights.files import load_state_dict_file
 
 
-def class_of(settings: Mapping[str, Any]) -> type:
-    """Return the class that the settings of a module build, in the current scope."""
-    kind = settings.get('type')
-    if isinstance(kind, str):
-        with MODELS.switch_scope_and_registry(None) as registry:
-            found = registry.get(kind)
-        if found is None:
-            raise UserError(f'type={kind!r} is not registered: name its module in custom_imports')
-        return found
-    return kind
-
-
 def build_module(settings: Mapping[str, Any]) -> nn.Module:
     """Build a model or a part of one; what cannot be built is an error of the settings."""
     try:

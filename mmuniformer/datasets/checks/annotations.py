@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmengine.logging import print_log
+from mmengine.registry import DATASETS
 
 from mmuniformer.datasets.checks.detection import check_coco, check_xml
 from mmuniformer.datasets.checks.label_maps import check_image_folder
 from mmuniformer.datasets.checks.pose import check_pose
-from mmuniformer.datasets.checks.types import dataset_type, is_remote, nested
-from mmuniformer.registry import type_name
+from mmuniformer.datasets.checks.types import is_remote, nested
+from mmuniformer.registry import class_of, type_name
 
 FORMATS = {
     'mmdet.CocoDataset': check_coco,
@@ -40,7 +41,7 @@ def check_dataset(cfg: Mapping[str, Any]) -> None:
     gc.disable()  # a collection walks all of a large file, again and again: half of the time
     try:
         for dataset in nested(cfg):
-            check = check_of(dataset_type(dataset.get('type')))
+            check = check_of(class_of(dataset, DATASETS))
             places = [dataset.get(key) for key in ('data_root', 'ann_file', 'data_prefix')]
             readers = (dataset, *dataset['pipeline'])
             remote = any(is_remote(reader.get('backend_args')) for reader in readers)

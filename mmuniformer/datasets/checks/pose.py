@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.registry import DATASETS
 from torch import nn
 
 from mmuniformer.datasets.checks.images import check_images
 from mmuniformer.datasets.checks.tables import ID, read_coco
-from mmuniformer.datasets.checks.types import dataset_meta, dataset_type, nested, unread
+from mmuniformer.datasets.checks.types import dataset_meta, nested, unread
 from mmuniformer.errors import DataError
-from mmuniformer.registry import type_name
+from mmuniformer.registry import class_of, type_name
 
 CONVERTERS = ('KeypointConverter', 'SingleHandConverter')
 """Steps of mmpose's pipelines after which a sample has another number of keypoints."""
@@ -76,7 +77,7 @@ def check_outputs(cfg: Mapping[str, Any], model: nn.Module) -> None:
     maps = 3 if getattr(decoder, 'heatmap_type', None) == 'combined' else 1
     for dataset in nested(cfg):
         count = converted(dataset)
-        if count is None and dataset_type(dataset.get('type')):
+        if count is None and class_of(dataset, DATASETS):
             count = dataset_meta(dataset).get('num_keypoints')
         if count is not None and maps * count != outputs:
             raise DataError(

@@ -9,14 +9,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 
 from mmuniformer.errors import UserError
-
-
-def dataset_type(kind: Any) -> Any:
-    """Return the class of a dataset's type in the current framework; None if there is none."""
-    if not isinstance(kind, str):
-        return kind
-    with DATASETS.switch_scope_and_registry(None) as registry:
-        return registry.get(kind)
+from mmuniformer.registry import class_of
 
 
 def dataset_meta(dataset: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,7 +18,7 @@ def dataset_meta(dataset: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: Its type is not registered.
     """
-    kind, metainfo = dataset_type(dataset['type']), dataset.get('metainfo')
+    kind, metainfo = class_of(dataset, DATASETS), dataset.get('metainfo')
     if kind is None:
         raise UserError(f'dataset.type={dataset["type"]!r} is not registered')
     return dict(kind._load_metainfo(None if metainfo is None else dict(metainfo)))
