@@ -5,6 +5,7 @@ import json
 import types
 
 import pytest
+import torch
 from mmengine.config import ConfigDict
 from PIL import Image
 
@@ -97,9 +98,9 @@ def image(**changes):
 
 BAD_BOX = r'annotation 5: bbox is .*; give 4 finite numbers'
 BROKEN = {
-    'empty file': ('', r'a\.json is no JSON'),
-    'no JSON': ('{"images": [', r'a\.json is no JSON'),
-    'nested': ('[' * 100_000, r'a\.json is no JSON'),
+    'empty file': ('', r'a\.json cannot be read as JSON'),
+    'no JSON': ('{"images": [', r'a\.json cannot be read as JSON'),
+    'nested': ('[' * 100_000, r'a\.json cannot be read as JSON'),
     'list': ([], 'no list of image objects'),
     'no categories': (coco(categories=None), 'no list of category objects'),
     'annotations null': (coco(annotations=None), 'no list of annotation objects'),
@@ -116,7 +117,7 @@ BROKEN = {
     'width': (image(width='40'), "image 1: width is '40'; give a finite number"),
     'width 0': (image(width=0), 'image 1: width is 0; give a number of pixels'),
     'no width': (coco(images=[dict(id=1, file_name='1.jpg')]), 'image 1: width is missing'),
-    'other file': (image(file_name='2.jpg'), r'2\.jpg, named in .*a\.json, does not exist'),
+    'other file': (image(file_name='2.jpg'), r'2\.jpg, named in .*a\.json, cannot be read'),
     'other size': (image(width=80), r'1\.jpg is 40 x 30 \(width x height.*a\.json says 80 x 30'),
     'box of 3': (coco(dict(bbox=[1, 2, 3])), BAD_BOX),
     'box of 5': (coco(dict(bbox=[1, 2, 3, 4, 5])), BAD_BOX),
@@ -309,7 +310,7 @@ def test_image_that_cannot_be_decoded_is_named(content, write, tmp_path):
     cfg = write('mmdet.CocoDataset', coco())
     image = tmp_path / 'images' / '1.jpg'
     image.write_bytes(image.read_bytes()[:400] if content == 'truncated' else content)
-    with pytest.raises(DataError, match=r'1\.jpg cannot be decoded'):
+    with pytest.raises(DataError, match=r'1\.jpg, named in .* cannot be read'):
         check_dataset(cfg)
 
 
@@ -376,7 +377,7 @@ def test_missing_file_of_detected_boxes_is_named(write, tmp_path):
 def test_missing_annotations_are_named(write, tmp_path):
     cfg = write('mmdet.CocoDataset', coco())
     (tmp_path / 'a.json').unlink()
-    with pytest.raises(DataError, match=r'a\.json: No such file .* dataset\.data_root'):
+    with pytest.raises(DataError, match=r'a\.json .*No such file .* dataset\.data_root'):
         check_dataset(cfg)
 
 
@@ -422,17 +423,24 @@ def test_pascal_voc_passes(voc):
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('<annotation>', r'1\.xml is no XML file of boxes'),
+        ('<annotation>', r'1\.xml cannot be read as Pascal VOC'),
         (XML.format(WIDTH, 'unicorn', 2), r"1\.xml annotates 'unicorn'"),
-        (XML.format(WIDTH, 'cat', 'two'), r"1\.xml is no XML file of boxes: .*'two'"),
-        (XML.format(WIDTH, 'cat', 'nan'), r'1\.xml is no XML file of boxes: .*NaN'),
-        (CAT.replace('bndbox', 'polygon'), r'1\.xml is no XML file of boxes'),
+        (XML.format(WIDTH, 'cat', 'two'), r"1\.xml cannot be read as Pascal VOC .*.*'two'"),
+        (XML.format(WIDTH, 'cat', 'nan'), r'1\.xml cannot be read as Pascal VOC .*.*NaN'),
+        (CAT.replace('bndbox', 'polygon'), r'1\.xml cannot be read as Pascal VOC'),
         (XML.format(80, 'cat', 2), r'1\.jpg is 40 x 30'),
     ],
 )
 def test_broken_pascal_voc_is_named(text, message, voc):
     with pytest.raises(DataError, match=message):
         check_dataset(voc(text))
+
+
+def test_list_without_images_is_named(voc, tmp_path):
+    cfg = voc()
+    (tmp_path / 'train.txt').write_text('\n')
+    with pytest.raises(DataError, match=r'train\.txt cannot be read .*no names of images'):
+        check_dataset(cfg)
 
 
 # --- outputs of pose estimators -----------------------------------------------------------------
@@ -500,6 +508,13 @@ def test_heads_that_are_not_counted_in_keypoints_pass():
         check_outputs(dict(type='mmpose.CrowdPoseDataset'), model)
     model = types.SimpleNamespace()
     check_outputs(dict(type='mmdet.CocoDataset'), model)
+
+
+def test_outputs_of_datasets_that_say_nothing_pass():
+    class Plain(torch.utils.data.Dataset):
+        pass
+
+    check_outputs(dict(type=Plain), estimator(SIMCC, 17))
 
 
 def test_file_with_more_keypoints_than_a_converter_takes_passes(write):

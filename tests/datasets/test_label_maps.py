@@ -7,7 +7,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from mmengine.dataset import RepeatDataset
+from mmengine.dataset import Compose, RepeatDataset
 from mmengine.model import BaseTTAModel
 from PIL import Image
 from torch import nn
@@ -105,9 +105,10 @@ class Data:
 
     def __init__(self, image, *masks, backend='pillow', names=('LoadImageFromFile',)):
         steps = [*names, 'LoadAnnotations'] if backend else names
-        made = [type(name, (), dict(imdecode_backend=backend))() for name in steps]
+        own = dict(imdecode_backend=backend, __call__=lambda self, sample: sample)
+        made = [type(name, (), own)() for name in steps]
         self.image, self.masks = image, masks
-        self.pipeline = types.SimpleNamespace(transforms=made)
+        self.pipeline = Compose(made)
 
     def __len__(self):
         return len(self.masks)
@@ -153,6 +154,12 @@ def test_datasets_inside_wrappers_are_checked(tmp_path, image):
     (tmp_path / 'masks').mkdir()
     write_mask(tmp_path / 'masks', np.zeros((HEIGHT, WIDTH), np.uint8), 'image.png')
     check_files(wrapped)
+
+
+def test_datasets_that_say_nothing_pass():
+    data = torch.utils.data.TensorDataset(torch.zeros(3))
+    check_files(data)
+    check_names(data, segmentor().decode_head)
 
 
 def test_remote_label_maps_pass(tmp_path):

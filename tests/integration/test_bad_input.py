@@ -137,7 +137,7 @@ def test_image_that_cannot_be_decoded_is_named(task, kind, run, data):
 def test_empty_annotation_file_is_named(task, run, data):
     file = data / 'coco' / 'annotations' / ANNOTATIONS[task].format('val')
     file.write_text('')
-    with pytest.raises(UserError, match=rf'{file} is no JSON'):
+    with pytest.raises(UserError, match=rf'{file} cannot be read as JSON'):
         run(task)
 
 

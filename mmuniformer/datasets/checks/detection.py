@@ -131,6 +131,8 @@ def check_xml(cfg: Mapping[str, Any]) -> None:
     root, path = Path(dataset.sub_data_root), Path(dataset.ann_file)
     try:
         ids = list(filter(None, path.read_text(encoding='utf-8').splitlines()))
+        if not ids:
+            raise ValueError('no names of images')
         for key in ids[:FILES_CHECKED]:
             path = root / dataset.ann_subdir / f'{key}.xml'
             tree = ElementTree.parse(path)
@@ -144,6 +146,7 @@ def check_xml(cfg: Mapping[str, Any]) -> None:
                 image |= {side: int(tree.findtext(f'size/{side}')) for side in sides}
             check_images(path, root / dataset.img_subdir, [image])
     except (ElementTree.ParseError, OSError, OverflowError, TypeError, ValueError) as error:
-        raise DataError(f'{path} is no XML file of boxes: {error}') from None
-    if not ids:
-        raise DataError(f'{path} is empty: list the names of images in it, one a line')
+        raise DataError(
+            f'{path} cannot be read as Pascal VOC ({error}): correct it, or set dataset.data_root, '
+            'dataset.ann_file and dataset.data_prefix'
+        ) from None

@@ -49,14 +49,10 @@ def check_images(
         file = Path(folder or '', image['file_name'])
         try:
             found = image_size(file)
-        except FileNotFoundError:
-            raise DataError(
-                f'{file}, named in {source}, does not exist: set dataset.data_root and '
-                'dataset.data_prefix to where the images are'
-            ) from None
         except (OSError, SyntaxError, ValueError) as error:
             raise DataError(
-                f'{file} cannot be decoded ({error}): replace it, or remove it from {source}'
+                f'{file}, named in {source}, cannot be read ({error}): correct it, or set '
+                'dataset.data_root and dataset.data_prefix to where the images are'
             ) from None
         said = image.get('width'), image.get('height')
         if found and None not in said and found != said:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.dataset import Compose
 from mmengine.fileio import list_dir_or_file
 from torch import nn
 
@@ -74,6 +75,8 @@ def check_files(dataset: Any) -> None:
         for inner in getattr(dataset, 'datasets', None) or [dataset.dataset]:
             check_files(inner)
         return
+    if not isinstance(getattr(dataset, 'pipeline', None), Compose):  # no dataset of mmengine
+        return
     steps = dataset.pipeline.transforms
     if any(is_remote(getattr(step, 'backend_args', None)) for step in steps):
         return
@@ -99,7 +102,7 @@ def check_names(dataset: Any, head: nn.Module) -> None:
     Raises:
         DataError: The metrics would leave the others out without a word.
     """
-    names = dataset.metainfo.get('classes')
+    names = getattr(dataset, 'metainfo', {}).get('classes')
     if names and len(names) != head.num_classes:
         raise DataError(
             f'{type(dataset).__name__} names {len(names)} classes ({", ".join(names[:3])}, ...), '

@@ -77,7 +77,7 @@ def check_outputs(cfg: Mapping[str, Any], model: nn.Module) -> None:
     maps = 3 if getattr(decoder, 'heatmap_type', None) == 'combined' else 1
     for dataset in nested(cfg):
         count = converted(dataset)
-        if count is None and class_of(dataset, DATASETS):
+        if count is None and hasattr(class_of(dataset, DATASETS), '_load_metainfo'):
             count = dataset_meta(dataset).get('num_keypoints')
         if count is not None and maps * count != outputs:
             raise DataError(

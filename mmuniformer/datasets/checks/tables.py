@@ -136,13 +136,11 @@ def read_coco(path: Path, pose: bool) -> tuple[Table, Table, Table]:
     """
     try:
         content = json.loads(path.read_bytes())
-    except OSError as error:
+    except (OSError, RecursionError, ValueError) as error:
         raise DataError(
-            f'{path}: {error.strerror}: set dataset.data_root and dataset.ann_file of the data '
-            "loaders, and the evaluators' ann_file"
+            f'{path} cannot be read as JSON ({error}): correct it, or set dataset.data_root and '
+            "dataset.ann_file of the data loaders, and the evaluators' ann_file"
         ) from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f'{path} is no JSON: {error}') from None
     content = content if isinstance(content, dict) else {}
     images = Table(path, 'image', content.get('images'))
     categories = Table(path, 'category', [] if pose else content.get('categories'))
