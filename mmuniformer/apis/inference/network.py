@@ -49,7 +49,12 @@ class Network:
         cfg_options: Mapping[str, Any] | None = None,
     ):
         self.config, self.amp = str(config), amp
-        self.device = usable_device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+        device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+        try:
+            self.device = torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            why = str(error).splitlines()[0]
+            raise UserError(f'--device {device}: {why}. Try --device cpu') from error
         cfg = load_config(config, cfg_options)
         self.scope = framework_of(cfg)
         if self.scope != TASKS[task].scope:
@@ -140,15 +145,6 @@ class Network:
                 "test_dataloader.dataset.metainfo.classes=..., or change the model's num_classes"
             )
         return names
-
-
-def usable_device(name: str) -> torch.device:
-    """Return a device; refuse one that is not there."""
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        why = str(error).splitlines()[0]
-        raise UserError(f'--device {name} cannot be used ({why}): try --device cpu') from error
 
 
 def array_pipeline(cfg: Config) -> list[dict[str, Any]]:

@@ -59,8 +59,7 @@ class Writer:
         self.listing = self.folder / 'images.json'
         self.images: list[dict[str, Any]] = []
         self.categories: list[dict[str, Any]] = []
-        self.records = 0
-        self.finished = False
+        self.records, self.finished = 0, False
         self.video: VideoFile | None = None
         planned = [self.results, self.listing, *map(self.mask, sources)]
         planned += map(self.drawing, sources if vis else ())
@@ -151,8 +150,7 @@ class VideoFile:
 
     def __init__(self, path: Path, fps: float, size: tuple[int, int]):
         self.path = path
-        self.frames = 0
-        self.last: np.ndarray | None = None
+        self.frames, self.last = 0, None
         code = cv2.VideoWriter_fourcc(*'mp4v')
         with writing(path):
             self.writer = cv2.VideoWriter(str(part_of(path)), code, fps, size[::-1])
