@@ -2,13 +2,10 @@
 
 import cv2
 import numpy as np
-import pytest
 from PIL import Image
 from videos import write_video
 
-from mmuniformer.apis.inference.run import predict
 from mmuniformer.apis.inference.sources import Frame, Frames
-from mmuniformer.errors import InputError
 
 
 def write_images(folder, *names):
@@ -115,29 +112,3 @@ def test_frames_say_what_they_are(tmp_path):
     (frame,) = Frames([clip])
     assert str(frame) == f'{clip}, frame 0'
     assert str(Frame(np.zeros((2, 2, 3), np.uint8), 5)) == 'image 5'
-
-
-@pytest.mark.parametrize('batch_size', [1, 2, 4])
-def test_results_keep_the_order_and_a_frame_that_cannot_be_used_is_skipped(tmp_path, batch_size):
-    names = ['a.png', 'b.png', 'c.png', 'd.png', 'e.png']
-    write_images(tmp_path, *names)
-    frames = Frames([tmp_path / name for name in names])
-
-    def task(batch):
-        if any(frame.id == 3 for frame in batch):
-            raise InputError('too small')
-        return [frame.id * 10 for frame in batch]
-
-    results = [(frame.source.name, result) for frame, result in predict(task, frames, batch_size)]
-    assert results == [('a', 10), ('b', 20), ('d', 40), ('e', 50)]
-    assert frames.skipped == [f'{tmp_path}/c.png: too small']
-
-
-def test_an_error_of_the_caller_is_no_unusable_frame(tmp_path):
-    """Results are yielded where errors of the network are caught."""
-    write_images(tmp_path, 'a.png')
-    frames = Frames([tmp_path / 'a.png'])
-    with pytest.raises(InputError, match='mine'):  # noqa: PT012
-        for _ in predict(lambda batch: [0], frames):
-            raise InputError('mine')
-    assert not frames.skipped
