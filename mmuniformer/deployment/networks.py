@@ -8,6 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from torch import Tensor, nn
 
@@ -47,6 +48,14 @@ def backbone_maps(model: nn.Module, image: Tensor) -> Outputs:
     return find_backbone(model)[1](image)
 
 
+def segmentor_logits(segmentor: nn.Module, image: Tensor) -> Outputs:
+    """Return what ``segment`` does; MMSegmentation's resizing fixes sizes with align_corners."""
+    head = segmentor.decode_head
+    logits = head(segmentor.extract_feat(image))
+    size = image.shape[2:]
+    return (F.interpolate(logits, size, mode='bilinear', align_corners=head.align_corners),)
+
+
 def segment(segmentor: nn.Module, image: Tensor) -> Outputs:
     """Return the logits of an image's pixels, ``(B, classes, H, W)``."""
     return (segmentor.encode_decode(image, [{'img_shape': tuple(image.shape[2:])}]),)
@@ -79,29 +88,28 @@ def make_target(
     backbone = find_backbone(model)[1]
     if backbone is None:
         raise UserError('cannot export the model: it has no backbone of mmuniformer')
-    framework, copied, network = framework_of(cfg), copy.deepcopy(model), None
+    framework, copied = framework_of(cfg), copy.deepcopy(model)
     kinds = {kind.__name__ for kind in type(getattr(model, 'head', None)).__mro__}
     if backbone_only or backbone is model:
-        compute = backbone_maps
+        network, reference = Network(copied, backbone_maps), backbone_maps
         names = tuple(f'stage{stage + 1}' for stage in backbone.out_indices)
     elif is_detector(cfg, backbone_only):
         from mmuniformer.deployment import detector
 
-        network, compute = detector.Detections(copied, shape), detector.detect
+        network, reference = detector.Detections(copied, shape), detector.detect
         names = detector.OUTPUT_NAMES
-    elif framework == 'mmseg' and hasattr(model, 'decode_head'):
-        compute, names = segment, ('logits',)
+    elif framework == 'mmseg' and hasattr(getattr(model, 'decode_head', None), 'align_corners'):
+        network, reference, names = Network(copied, segmentor_logits), segment, ('logits',)
     elif framework == 'mmpose' and 'HeatmapHead' in kinds:
-        compute, names = pose_heatmaps, ('heatmaps',)
+        network, reference, names = Network(copied, pose_heatmaps), pose_heatmaps, ('heatmaps',)
     else:
         raise UserError(
             f'cannot export a whole {type(model).__name__}: export its backbone with '
             '--backbone-only'
         )
     find_backbone(copied)[1].switch_to_deploy()
-    network = network or Network(copied, compute)
     make_exportable(network)
-    return Target(network.eval(), partial(compute, model), names, backbone.in_channels)
+    return Target(network.eval(), partial(reference, model), names, backbone.in_channels)
 
 
 def make_exportable(network: nn.Module) -> None:

@@ -140,6 +140,19 @@ def test_layers_with_fixed_sizes_are_replaced():
     torch.testing.assert_close(network(x), wanted, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.frameworks
+def test_head_with_aligned_corners_takes_all_sizes(tmp_path):
+    pytest.importorskip('mmseg')
+    head = {
+        '_delete_': True, 'type': 'FCNHead', 'in_channels': 128, 'in_index': 3, 'channels': 8,
+        'num_classes': 4, 'num_convs': 1, 'concat_input': False, 'align_corners': True,
+    }  # fmt: skip
+    cfg = load_config(SEGMENTOR, {'model.decode_head': head, 'model.neck': None})
+    options = Options(format='torch-export', out=tmp_path / 'net.pt2', shape=(64, 96))
+    assert export_model(cfg, None, options) == [tmp_path / 'net.pt2']
+
+
 def test_compared_shapes_are_unlike_the_example():
     assert comparison.shapes_to_compare((4, 64, 96), dynamic=False) == [(4, 64, 96)]
     first, *others = comparison.shapes_to_compare((2, 512, 2048), dynamic=True)
