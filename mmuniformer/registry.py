@@ -8,27 +8,19 @@ this package: mmengine imports ``mmuniformer.registry`` for the prefix, and the 
 from collections.abc import Mapping
 from typing import Any
 
-from mmengine.registry import HOOKS as ROOT_HOOKS
-from mmengine.registry import MODELS as ROOT_MODELS
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_OPTIM_WRAPPER_CONSTRUCTORS
-from mmengine.registry import RUNNERS as ROOT_RUNNERS
+from mmengine import registry as root
 from mmengine.registry import Registry
 
 SCOPE = 'mmuniformer'
 
-MODELS = Registry('model', parent=ROOT_MODELS, scope=SCOPE, locations=['mmuniformer.models'])
-HOOKS = Registry(
-    'hook',
-    parent=ROOT_HOOKS,
-    scope=SCOPE,
-    locations=['mmuniformer.engine.hooks'],
-)
+MODELS = Registry('model', parent=root.MODELS, scope=SCOPE, locations=['mmuniformer.models'])
+HOOKS = Registry('hook', parent=root.HOOKS, scope=SCOPE, locations=['mmuniformer.engine.hooks'])
 RUNNERS = Registry(
-    'runner', parent=ROOT_RUNNERS, scope=SCOPE, locations=['mmuniformer.engine.runner']
+    'runner', parent=root.RUNNERS, scope=SCOPE, locations=['mmuniformer.engine.runner']
 )
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor',
-    parent=ROOT_OPTIM_WRAPPER_CONSTRUCTORS,
+    parent=root.OPTIM_WRAPPER_CONSTRUCTORS,
     scope=SCOPE,
     locations=['mmuniformer.engine.optim'],
 )
@@ -45,7 +37,7 @@ def type_name(settings: Mapping[str, Any]) -> str:
     return getattr(kind, '__name__', str(kind)).rpartition('.')[2]
 
 
-def class_of(settings: Mapping[str, Any], registry: Registry = ROOT_MODELS) -> Any:
+def class_of(settings: Mapping[str, Any], registry: Registry = root.MODELS) -> Any:
     """Return the class that settings build in the current scope; None if it is not registered."""
     kind = settings.get('type')
     if not isinstance(kind, str):

@@ -7,20 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
-from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
-from mmuniformer.apis.config import (
-    TASKS,
-    find_config,
-    framework_of,
-    load_config,
-    scope_of,
-    test_data,
-)
-from mmuniformer.engine.runner import check_weights, make_writable
+from mmuniformer.apis.config import find_config, framework_of, load_config, scope_of, test_data
+from mmuniformer.engine.runner import metrics_of
 from mmuniformer.errors import UserError
 from mmuniformer.registry import type_name
 
@@ -56,7 +48,11 @@ def train(
     """
     cfg = configured(config, work_dir, cfg_options, launcher)
     if amp:
-        enable_amp(cfg)
+        kind = type_name({'type': 'OptimWrapper', **cfg.optim_wrapper})
+        if kind == 'OptimWrapper':
+            cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        elif kind != 'AmpOptimWrapper':
+            raise UserError(f'--amp: optim_wrapper is {kind}; only OptimWrapper can be switched.')
     if auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise UserError(
@@ -66,7 +62,6 @@ def train(
         cfg.auto_scale_lr.enable = True
     if resume is not None:
         latest = find_latest_checkpoint(cfg.work_dir) if resume == 'auto' else resume
-        check_weights(latest)
         cfg.resume = latest is not None
         # Before the first checkpoint a run starts as it does without --resume.
         cfg.load_from = latest or cfg.get('load_from')
@@ -103,12 +98,14 @@ def evaluate(
         UserError: A file or setting cannot be used.
     """
     cfg = configured(config, work_dir, cfg_options, launcher)
-    check_weights(checkpoint)
     cfg.load_from, cfg.resume = checkpoint, False
     if show_dir:
         draw_into(cfg, show_dir)
     if tta:
-        augment(cfg, config)
+        if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
+            raise UserError(f'--tta: {config} lacks tta_model or tta_pipeline.')
+        cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+        test_data(cfg).pipeline = cfg.tta_pipeline
     if out:
         dump_into(cfg, out)
     if deploy:
@@ -122,27 +119,11 @@ def configured(
 ) -> Config:
     """Read a config and set what training and testing have in common."""
     cfg = load_config(config, cfg_options)
-    scopes = [task.scope for task in TASKS.values()]
-    if framework_of(cfg) not in scopes:
-        raise UserError(
-            f'{config}: default_scope is {cfg.get("default_scope")!r}; set it to one of '
-            f'{", ".join(scopes)}'
-        )
+    if framework_of(cfg) is None:
+        raise UserError(f'{config}: set default_scope to mmdet, mmseg or mmpose')
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{find_config(config).stem}'
-    make_writable(Path(cfg.work_dir))
     return cfg
-
-
-def enable_amp(cfg: Config) -> None:
-    """Switch from mmengine's ordinary optimizer wrapper to mixed precision."""
-    kind = type_name({'type': 'OptimWrapper', **cfg.optim_wrapper})
-    if kind == 'AmpOptimWrapper':
-        return print_log('--amp: the config trains in mixed precision already', 'current')
-    if kind != 'OptimWrapper':
-        raise UserError(f'--amp: optim_wrapper is {kind}; only OptimWrapper can be switched.')
-    cfg.optim_wrapper.type = 'AmpOptimWrapper'
-    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
 def draw_into(cfg: Config, folder: str) -> None:
@@ -162,26 +143,14 @@ def draw_into(cfg: Config, folder: str) -> None:
         hook.update(enable=True, interval=1, out_dir=folder)
 
 
-def augment(cfg: Config, name: str) -> None:
-    """Wrap the model in the config's test-time augmentation."""
-    missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
-    if missing:
-        raise UserError(f'--tta: {name} has no {" and no ".join(missing)}.')
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    test_data(cfg).pipeline = cfg.tta_pipeline
-
-
 def dump_into(cfg: Config, path: str) -> None:
     """Add the metric that writes predictions to a file."""
     if not path.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {path}: predictions are written as .pkl or .pickle.')
     dump = 'mmdet.DumpDetResults' if framework_of(cfg) == 'mmdet' else 'mmengine.DumpResults'
     evaluator = cfg.get('test_evaluator') or []
-    # A metric, several, or an evaluator with metrics in it.
-    metrics = evaluator.get('metrics', evaluator) if isinstance(evaluator, Mapping) else evaluator
-    metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
-    metrics.append(dict(type=dump, out_file_path=path))
-    if isinstance(evaluator, Mapping) and 'metrics' in evaluator:
+    metrics = [*metrics_of(evaluator), dict(type=dump, out_file_path=path)]
+    if 'metrics' in evaluator:
         evaluator.metrics = metrics
     else:
         cfg.test_evaluator = metrics

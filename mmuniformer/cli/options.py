@@ -30,15 +30,15 @@ def parse_cfg_options(
     ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, Any]:
     """Read ``key=value`` texts as mmengine does."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='*', action=DictAction, default={})
     for value in values:
         if '=' not in value:
             raise click.BadParameter(f'{value!r} is not KEY=VALUE', ctx, param)
+    found = argparse.Namespace()
     try:
-        return parser.parse_args(['--cfg-options', *values]).cfg_options
+        DictAction(['--cfg-options'], 'cfg_options')(None, found, values)
     except AssertionError as error:  # how mmengine reports brackets that do not match
         raise click.BadParameter(str(error), ctx, param) from error
+    return found.cfg_options
 
 
 cfg_options = click.option(
@@ -51,11 +51,6 @@ cfg_options = click.option(
 """For commands with ``cls=ConfigCommand``."""
 
 
-def set_local_rank(ctx: click.Context, param: click.Parameter, value: int) -> None:
-    """Hand the option of ``torch.distributed.launch`` on; torchrun sets the environment itself."""
-    os.environ.setdefault('LOCAL_RANK', str(value))
-
-
 def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that training and testing share, as launchers and mim pass them."""
     for option in (
@@ -66,7 +61,8 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
             default=0,
             hidden=True,
             expose_value=False,
-            callback=set_local_rank,
+            # torch.distributed.launch gives the option; torchrun sets the environment itself.
+            callback=lambda _, __, rank: os.environ.setdefault('LOCAL_RANK', str(rank)),
         ),
         click.option(
             '--launcher',

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from mmengine.logging import print_log
@@ -40,79 +39,55 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
         super().__init__(optim_wrapper_cfg, paramwise_cfg)
-        self.decay = check_decay(self.paramwise_cfg.get('layer_decay_rate'))
+        self.decay = self.paramwise_cfg.get('layer_decay_rate')
+        if type(self.decay) not in (int, float) or not 0 < self.decay <= 1:
+            raise UserError(
+                f'layer_decay_rate={self.decay!r} should lie in (0, 1]: set '
+                'optim_wrapper.paramwise_cfg.layer_decay_rate, for example to 0.75'
+            )
         if self.base_lr is None:
             raise UserError('layer-wise decay scales a rate: set optim_wrapper.optimizer.lr')
 
     def add_params(
         self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs: Any
     ) -> None:
-        """Add a group for each of a module's settings to ``params``.
+        """Add the groups of a model to ``params``.
 
         mmengine calls this on the model, and the default constructor again on every part of it.
         """
         if prefix:
             super().add_params(params, module, prefix, **kwargs)
             return
-        factor = lr_factor(module, self.decay)
-        names = {parameter: name for name, parameter in module.named_parameters()}
+        factors = layer_factors(module, self.decay)
         single: list[dict] = []
         super().add_params(single, module, **kwargs)
         groups: dict[str, dict] = {}
         for entry in single:
             (parameter,) = entry['params']
-            entry['lr'] = entry.get('lr', self.base_lr) * factor(names[parameter])
+            entry['lr'] = entry.get('lr', self.base_lr) * factors.get(parameter, 1.0)
             settings = {key: value for key, value in entry.items() if key != 'params'}
             group = groups.setdefault(repr(sorted(settings.items())), {'params': [], **settings})
             group['params'].append(parameter)
         params.extend(sorted(groups.values(), key=lambda group: group['lr']))
-        if params:
-            print_log(
-                f'layer-wise decay {self.decay}: {len(single)} parameters in {len(groups)} groups, '
-                f'learning rates from {params[0]["lr"]:.3g} to {params[-1]["lr"]:.3g}',
-                logger='current',
-            )
-
-
-def check_decay(decay: Any) -> float:
-    """Refuse rates that are missing or outside (0, 1]."""
-    if decay is None:
-        raise UserError(
-            'layer-wise decay needs its rate: set optim_wrapper.paramwise_cfg.layer_decay_rate, '
-            'for example 0.75'
+        print_log(
+            f'layer-wise decay {self.decay}: {len(single)} parameters in {len(groups)} groups, '
+            f'learning rates from {params[0]["lr"]:.3g} to {params[-1]["lr"]:.3g}',
+            logger='current',
         )
-    if isinstance(decay, bool) or not isinstance(decay, (int, float)) or not 0 < decay <= 1:
-        raise UserError(
-            f'layer_decay_rate={decay!r} should lie in (0, 1]: 0.75 makes each layer learn at 0.75 '
-            'of the rate of the next, 1 makes all learn alike'
-        )
-    return decay
 
 
-def lr_factor(model: nn.Module, decay: float) -> Callable[[str], float]:
-    """Return the function that gives the factor for a parameter's name in the model.
-
-    Raises:
-        UserError: No part of the model has ``get_layer_depth``.
-    """
-    backbones = {
-        f'{name}.' if name else '': module
-        for name, module in model.named_modules()
-        if hasattr(module, 'get_layer_depth')
-    }
-    if not backbones:
-        backbone = getattr(model, 'backbone', model)
+def layer_factors(model: nn.Module, decay: float) -> dict[nn.Parameter, float]:
+    """Return the factor of every parameter that lies in a part that knows its layers' depth."""
+    factors = {}
+    for part in model.modules():
+        if hasattr(part, 'get_layer_depth'):
+            for name, parameter in part.named_parameters():
+                depth, num_layers = part.get_layer_depth(name)
+                factors[parameter] = decay ** (num_layers - 1 - depth)
+    if not factors:
         raise UserError(
             'layer-wise decay asks the backbone for the depth of its layers, and '
-            f'{type(backbone).__name__} does not know it (it has no get_layer_depth): use a '
+            f'{type(getattr(model, "backbone", model)).__name__} has no get_layer_depth: use a '
             'backbone of mmuniformer, or take optim_wrapper.constructor out of the config'
         )
-
-    def factor(name: str) -> float:
-        for prefix, backbone in backbones.items():
-            if name.startswith(prefix):
-                depth, num_layers = backbone.get_layer_depth(name, prefix)
-                return decay ** (num_layers - 1 - depth)
-        return 1.0
-
-    return factor
+    return factors

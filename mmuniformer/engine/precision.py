@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-from collections.abc import MutableMapping
 from typing import Any
 
 import torch
@@ -26,28 +23,16 @@ def keep_interfaces_in_float32(model: nn.Module) -> None:
 
 
 def as_float32(value: Any) -> Any:
-    """Convert the half-precision tensors in nested containers; these keep their types.
-
-    Containers are lists, tuples (named ones, too), mappings, dataclasses and mmengine's data
-    elements. Everything else is returned as it is.
-    """
+    """Convert half-precision tensors, also in lists, tuples, dicts and mmengine's data elements."""
     if isinstance(value, Tensor):
         return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
-    if isinstance(value, tuple) and hasattr(value, '_fields'):
-        return type(value)(*map(as_float32, value))
     if isinstance(value, (list, tuple)):
-        return type(value)(map(as_float32, value))
-    if isinstance(value, MutableMapping):
-        value = copy.copy(value)
-        for key in value:
-            value[key] = as_float32(value[key])
-    elif isinstance(value, BaseDataElement):
-        value = value.new()
-        for key, entry in value.items():
-            setattr(value, key, as_float32(entry))
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = copy.copy(value)
-        for field in dataclasses.fields(value):
-            # Frozen ones, too; the copy is nobody else's yet.
-            object.__setattr__(value, field.name, as_float32(getattr(value, field.name)))
+        entries = map(as_float32, value)
+        return type(value)(*entries) if hasattr(value, '_fields') else type(value)(entries)
+    if isinstance(value, dict):
+        converted = value.copy()  # of the same type, whatever its constructor takes
+        converted.update({key: as_float32(entry) for key, entry in value.items()})
+        return converted
+    if isinstance(value, BaseDataElement):
+        return value.new(**{key: as_float32(entry) for key, entry in value.items()})
     return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from torch.utils.data import DataLoader
 
 from mmuniformer.datasets.checks.annotations import check_dataset
 from mmuniformer.datasets.checks.pose import check_outputs
+from mmuniformer.datasets.checks.types import is_remote
 from mmuniformer.engine.checkpoint import unwrapped
 from mmuniformer.engine.precision import keep_interfaces_in_float32
 from mmuniformer.errors import CheckpointError, UserError
 from mmuniformer.models.weights.files import fetch, load_state_dict_file
-from mmuniformer.registry import RUNNERS
+from mmuniformer.registry import RUNNERS, class_of
 
 
 @RUNNERS.register_module()
@@ -37,7 +38,12 @@ class CheckedRunner(Runner):
     """
 
     def __init__(self, model: nn.Module | dict, work_dir: str, *args: Any, **kwargs: Any):
-        make_writable(Path(work_dir))
+        try:
+            Path(work_dir).mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=work_dir).close()
+        except OSError as error:
+            reason = f'{work_dir}: {error.strerror}'
+            raise UserError(f'{reason}. Name another folder with --work-dir.') from None
         super().__init__(model, work_dir, *args, **kwargs)
 
     def train(self) -> nn.Module:
@@ -87,7 +93,8 @@ class CheckedRunner(Runner):
         """Check the checkpoint, and the data of splits that are still configs, on one process."""
         if not is_main_process():
             return
-        check_weights(self._load_from)
+        if self._load_from and '://' not in str(self._load_from):
+            fetch(str(self._load_from))
         if not self.cfg.get('check_data', True):
             return
         for split in splits:
@@ -95,7 +102,15 @@ class CheckedRunner(Runner):
             if isinstance(loader, Mapping):
                 check_dataset(loader['dataset'])
                 check_outputs(loader['dataset'], unwrapped(self.model))
-            check_evaluator(split, getattr(self, f'_{split}_evaluator', None))
+            for metric in metrics_of(getattr(self, f'_{split}_evaluator', None)):
+                file = metric.get('ann_file') if isinstance(metric, Mapping) else None
+                if not file or '://' in file or is_remote(metric.get('backend_args')):
+                    continue
+                if not Path(file).is_file():
+                    raise UserError(
+                        f'{file}, by which predictions are scored, does not exist: set '
+                        f'{split}_evaluator.ann_file to the file of the {split} data'
+                    )
 
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
@@ -124,11 +139,8 @@ class CheckedRunner(Runner):
         except UserError:
             raise
         except Exception:
-            # Only now: reading a sound file twice would take time.
-            try:
+            if '://' not in str(filename):  # only now: to read a sound file twice takes time
                 load_state_dict_file(filename)
-            except CheckpointError as reason:
-                raise reason from None
             raise
         if self._resume and 'message_hub' not in checkpoint:
             raise CheckpointError(
@@ -138,66 +150,19 @@ class CheckedRunner(Runner):
         return checkpoint
 
 
-def make_writable(folder: Path) -> None:
-    """Create the folder of a run.
-
-    Raises:
-        UserError: It cannot be created or written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror
-    else:
-        reason = None if os.access(folder, os.W_OK) else 'Permission denied'
-    if reason:
-        raise UserError(f'{folder}: {reason}. Name another folder with --work-dir.')
-
-
-def check_weights(name: str | Path | None) -> None:
-    """Refuse a local checkpoint that is not there; addresses are left to who loads them.
-
-    Raises:
-        CheckpointError: Names the file.
-    """
-    if name is not None and '://' not in str(name):
-        fetch(str(name))
+def metrics_of(evaluator: Any) -> list[Any]:
+    """Return the metrics in the config of a metric, of several, or of an evaluator with them."""
+    if isinstance(evaluator, Mapping):
+        evaluator = evaluator.get('metrics', evaluator)
+    return list(evaluator) if isinstance(evaluator, (list, tuple)) else [evaluator]
 
 
 def check_precision(wrapper: Any) -> None:
-    """Refuse mixed precision without a GPU; mmengine does so later and names no way out.
-
-    Raises:
-        UserError: Names the setting.
-    """
-    kind = wrapper.get('type') if isinstance(wrapper, Mapping) else None
-    if isinstance(kind, str):
-        kind = OPTIM_WRAPPERS.get(kind)
+    """Refuse mixed precision without a GPU; mmengine does so later and names no way out."""
+    kind = class_of(wrapper, OPTIM_WRAPPERS) if isinstance(wrapper, Mapping) else None
     if kind is AmpOptimWrapper and get_device() in ('cpu', 'mps'):
-        settings = [name for name in ('dtype', 'loss_scale') if name in wrapper]
-        without = f' and without {" and ".join(settings)} in it' if settings else ''
         raise UserError(
             'optim_wrapper.type=AmpOptimWrapper, mixed precision, needs a GPU, and there is none: '
-            f'train with optim_wrapper.type=OptimWrapper{without}, or leave --amp out'
+            'train with optim_wrapper.type=OptimWrapper, which takes no dtype and loss_scale, or '
+            'leave --amp out'
         )
-
-
-def check_evaluator(split: str, metrics: Any) -> None:
-    """Refuse evaluators whose annotation file does not exist.
-
-    Args:
-        split: ``'val'`` or ``'test'``.
-        metrics: A metric's config, a list of them, or that of an evaluator with ``metrics``.
-
-    Raises:
-        UserError: Names the file.
-    """
-    if isinstance(metrics, Mapping):
-        metrics = metrics.get('metrics', metrics)
-    for metric in metrics if isinstance(metrics, (list, tuple)) else [metrics]:
-        file = metric.get('ann_file') if isinstance(metric, Mapping) else None
-        if file and '://' not in file and not Path(file).is_file():
-            raise UserError(
-                f'{file}, by which predictions are scored, does not exist: set '
-                f'{split}_evaluator.ann_file to the file of the {split} data'
-            )

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
 from mmuniformer.apis import train as api
-from mmuniformer.errors import CheckpointError, UserError
+from mmuniformer.errors import UserError
 
 CONFIG = """
 default_scope = {scope!r}
@@ -81,7 +81,6 @@ def test_training_takes_the_settings_of_the_config(built, config):
     cfg, call = built
     assert call == 'train'
     assert (cfg.launcher, cfg.work_dir) == ('none', 'here')
-    assert os.path.isdir('here')
     assert cfg.get('resume') is None
     assert cfg.optim_wrapper.type == 'OptimWrapper'
 
@@ -113,7 +112,6 @@ def test_arguments_reach_the_config(built, config):
     cfg = built[0]
     assert cfg.model.backbone.depth == 3
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
-    assert cfg.optim_wrapper.loss_scale == 'dynamic'
     assert cfg.optim_wrapper.optimizer.lr == 0.5
     assert cfg.auto_scale_lr.enable is True
     assert cfg.launcher == 'pytorch'
@@ -235,29 +233,15 @@ def test_missing_config_names_its_relatives(built):
     assert built == []
 
 
-def test_missing_checkpoint_is_named(built, config):
-    with pytest.raises(CheckpointError, match=r'gone\.pth does not exist'):
-        api.evaluate(config(), 'gone.pth')
-    with pytest.raises(CheckpointError, match=r'gone\.pth does not exist'):
-        api.train(config(), resume='gone.pth')
-
-
 def test_weights_by_address_are_left_to_mmengine(built, config):
     api.evaluate(config(), 'https://example.org/a.pth')
     assert built[0].load_from == 'https://example.org/a.pth'
 
 
-def test_unwritable_work_dir_is_named(built, config, tmp_path):
-    (tmp_path / 'file').touch()
-    with pytest.raises(UserError, match='file/below.*--work-dir'):
-        api.train(config(), work_dir='file/below')
+def test_config_without_a_framework_is_refused(built, config):
+    with pytest.raises(UserError, match='set default_scope to mmdet, mmseg or mmpose'):
+        api.train(config(None))
     assert built == []
-
-
-@pytest.mark.parametrize('scope', ['mmpretrain', None])
-def test_other_frameworks_are_refused(built, config, scope):
-    with pytest.raises(UserError, match=f'default_scope is {scope!r}; set it to one of mmdet, '):
-        api.train(config(scope))
 
 
 REFUSED = {

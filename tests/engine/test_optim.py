@@ -202,5 +202,5 @@ def test_refuses_an_optimizer_without_a_learning_rate():
 
 
 def test_refuses_a_backbone_that_does_not_know_its_depth():
-    with pytest.raises(UserError, match=r'Conv2d does not know it \(it has no get_layer_depth\)'):
+    with pytest.raises(UserError, match='Conv2d has no get_layer_depth: use a backbone of'):
         wrap(Model(nn.Conv2d(3, 8, 1)))

@@ -1,6 +1,5 @@
 """What the parts of a model hand to each other in half precision: float32, containers kept."""
 
-import dataclasses
 from collections import OrderedDict, defaultdict, namedtuple
 from types import SimpleNamespace
 
@@ -15,15 +14,6 @@ from mmuniformer.engine.precision import as_float32, keep_interfaces_in_float32
 
 HALF, COUNT = torch.full((2,), 1.5, dtype=torch.bfloat16), torch.tensor([1, 2])
 Pair = namedtuple('Pair', 'scores counts')
-
-
-@dataclasses.dataclass(frozen=True)
-class Output:
-    scores: torch.Tensor
-    counts: torch.Tensor
-    loss: torch.Tensor = dataclasses.field(init=False, default=None)
-
-
 CONTAINERS = {
     'list': ([HALF, COUNT], lambda found: found),
     'tuple': ((HALF, COUNT), lambda found: found),
@@ -33,7 +23,6 @@ CONTAINERS = {
     'ordered': (OrderedDict(a=HALF, b=COUNT), lambda found: found.values()),
     'default': (defaultdict(list, a=HALF, b=COUNT), lambda found: found.values()),
     'config': (ConfigDict(a=HALF, b=COUNT), lambda found: (found.a, found.b)),
-    'dataclass': (Output(HALF, COUNT), lambda found: (found.scores, found.counts)),
     'instances': (
         InstanceData(scores=HALF, labels=COUNT),
         lambda found: (found.scores, found.labels),
@@ -60,7 +49,7 @@ def test_default_factory_and_meta_stay():
     assert as_float32(InstanceData(metainfo={'id': 3}, scores=HALF)).id == 3
 
 
-@pytest.mark.parametrize('value', [None, 'text', 3, Output, SimpleNamespace(a=HALF)])
+@pytest.mark.parametrize('value', [None, 'text', 3, SimpleNamespace(a=HALF)])
 def test_everything_else_is_left_alone(value):
     assert as_float32(value) is value
 

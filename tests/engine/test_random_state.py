@@ -326,3 +326,25 @@ def test_seeding_of_workers_that_a_config_brings_stays():
     loader = torch.utils.data.DataLoader(Samples(), num_workers=1, worker_init_fn=own)
     seed_workers(loader, 0, 1)
     assert loader.worker_init_fn is own
+
+
+def test_loader_without_workers_needs_no_number_of_them():
+    init = partial(worker_init_fn, num_workers=None, rank=0, seed=0)  # as mmengine leaves it
+    loader = torch.utils.data.DataLoader(Samples(), worker_init_fn=init)
+    seed_workers(loader, 0, 1)
+    assert loader.worker_init_fn is init
+
+
+def test_other_processes_keep_their_own_state(monkeypatch):
+    """A checkpoint holds the main process's; all would draw alike by it."""
+    loader = torch.utils.data.DataLoader(Samples())
+    runner = SimpleNamespace(iter=1, epoch=1, seed=0, train_loop=None, train_dataloader=loader)
+    hook, saved = RandomStateHook(), get_random_state()
+    monkeypatch.setattr('mmuniformer.engine.hooks.random_state.is_main_process', lambda: False)
+    draw()
+    own = get_random_state()
+    expected = draw()
+    set_random_state(own)
+    hook.after_load_checkpoint(runner, {'random_state': {**saved, 'sampler_seed': 0}})
+    hook.before_train_epoch(runner)
+    assert draw() == expected

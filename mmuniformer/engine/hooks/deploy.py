@@ -30,8 +30,7 @@ class DeployHook(Hook):
                 'DeployHook (--deploy) and EMAHook cannot be combined: leave EMAHook out, the '
                 'weights in a checkpoint are the averaged ones already'
             )
-        model = unwrapped(runner.model).eval()
-        _, backbone = find_backbone(model)
+        _, backbone = find_backbone(unwrapped(runner.model).eval())
         if backbone is None:
             raise UserError('DeployHook (--deploy): the model has no backbone of mmuniformer')
         backbone.switch_to_deploy()

@@ -17,10 +17,10 @@ from mmuniformer.registry import HOOKS
 class MaskGuardHook(Hook):
     """Stop a segmentation run on label maps that would silently spoil it.
 
-    Before a run the number of classes (``check_names``) and the first files of each dataset
-    (``check_files``) are checked, then the labels of each batch (``check_batch``). Metrics
-    ignore labels beyond the classes silently, and the loss fails on them deep inside, on a GPU
-    without naming anything. ``check_data = False`` in the config skips all of this.
+    Before a run the number of classes and the first files of each dataset are checked, then the
+    labels of each batch. Metrics ignore labels beyond the classes silently, and the loss fails on
+    them deep inside, on a GPU without naming anything. ``check_data = False`` in the config skips
+    all of this.
 
     Example:
         >>> custom_hooks = [dict(type='mmuniformer.MaskGuardHook')]
@@ -38,11 +38,7 @@ class MaskGuardHook(Hook):
                 check_files(loop.dataloader.dataset)
 
     def _before_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict[str, Any] | None = None,
-        mode: str = 'train',
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, mode: str = 'train'
     ) -> None:
         """Check the labels of a batch; mmengine calls this in training, validation and testing."""
         head = decode_head(runner)
