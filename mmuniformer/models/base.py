@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,7 +39,7 @@ class StagedBackbone(BaseModule):
     windowed_stages: tuple[int, ...] = ()
     """Stages, from 0, whose attention may pad windows."""
     deployed: Tensor | None
-    """True once ``switch_to_deploy`` was called, None before; a state dict carries it."""
+    """None until ``switch_to_deploy``, then a true tensor that state dicts carry."""
 
     def __init_subclass__(cls, **kwargs: Any):
         """Show the shared arguments in the signature, hence in ``help()``, of a subclass."""
@@ -99,10 +100,7 @@ class StagedBackbone(BaseModule):
         )
         recomputed = check_with_cp(with_cp, arch.depths)
         for stage in range(self.num_stages):
-            before = arch.embed_dims[stage - 1] if stage else in_channels
-            embed = ConvEmbed if arch.conv_stem[stage] else PatchEmbed
-            dim = arch.embed_dims[stage]
-            self.add_module(f'patch_embed{stage + 1}', embed(before, dim, STRIDES[stage]))
+            self.add_module(f'patch_embed{stage + 1}', self.make_stem(stage))
             blocks = (self.make_block(stage, block) for block in range(arch.depths[stage]))
             self.add_module(f'blocks{stage + 1}', nn.ModuleList(blocks))
             for index, block in enumerate(self.blocks(stage)):
@@ -123,6 +121,12 @@ class StagedBackbone(BaseModule):
                 hint = f'did you mean {close[0]!r}?' if close else f'it has {", ".join(known)}'
                 raise TypeError(f'{type(self).__name__} has no argument {name!r}: {hint}')
 
+    def make_stem(self, stage: int) -> nn.Module:
+        """Build the patch embedding that leads to a stage."""
+        before = self.embed_dims[stage - 1] if stage else self.in_channels
+        embed = ConvEmbed if self.arch.conv_stem[stage] else PatchEmbed
+        return embed(before, self.embed_dims[stage], STRIDES[stage])
+
     def make_block(self, stage: int, block: int) -> nn.Module:
         """Build one block; stages and blocks count from 0. Attention stages are the subclass's."""
         return LocalBlock(self.embed_dims[stage], **self.block_args(stage, block))
@@ -135,6 +139,10 @@ class StagedBackbone(BaseModule):
             'drop_path': self.drop_path_rates[stage][block],
             'layer_scale_init_value': self.arch.layer_scale_init_value[stage],
         }
+
+    def stem(self, stage: int) -> nn.Module:
+        """Return the patch embedding of a stage, counted from 0."""
+        return self.get_submodule(f'patch_embed{stage + 1}')
 
     def blocks(self, stage: int) -> nn.ModuleList:
         """Return the blocks of a stage, counted from 0."""
@@ -160,7 +168,7 @@ class StagedBackbone(BaseModule):
             x = x.contiguous(memory_format=torch.channels_last)
         outs, state = [], None
         for stage in range(self.num_stages):
-            x = self.get_submodule(f'patch_embed{stage + 1}')(x)
+            x = self.stem(stage)(x)
             if not self.channels_last:
                 x = x.contiguous()
             x, state = self.forward_stage(stage, x, state)
@@ -169,7 +177,7 @@ class StagedBackbone(BaseModule):
         return tuple(outs)
 
     def forward_stage(self, stage: int, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Run the blocks of a stage on a map; ``state`` is what the stages hand on beside it."""
+        """Run the blocks of a stage on a map; ``state`` is what stages pass on besides it."""
         for block in self.blocks(stage):
             x = block(x)
         return x, state
@@ -214,7 +222,7 @@ class StagedBackbone(BaseModule):
         if self.deployed is not None:
             return
         for stage in range(self.num_stages):
-            for module in (self.get_submodule(f'patch_embed{stage + 1}'), *self.blocks(stage)):
+            for module in (self.stem(stage), *self.blocks(stage)):
                 fold(module, windowed=stage in self.windowed_stages)
         self.eval()  # the new parts, too
         device = next(self.parameters()).device
@@ -284,8 +292,8 @@ class StagedBackbone(BaseModule):
             prefix: What precedes the backbone's own names, like ``'backbone.'``.
 
         Returns:
-            The depth, from 0 (stem) over one a block to ``num_layers - 1`` (output norms and all
-            that is not the backbone's), and ``num_layers``.
+            The depth, 0 for the stem, one more per block, ``num_layers - 1`` for output norms and
+            everything outside the backbone; and ``num_layers``.
         """
         num_layers = sum(self.depths) + 2
         name = param_name.removeprefix(prefix)
@@ -301,7 +309,7 @@ class StagedBackbone(BaseModule):
 
 
 def reset_parameters(module: nn.Module) -> None:
-    """Initialize as the spec says; convolutions and BatchNorm keep PyTorch's way."""
+    """Initialize linear layers as the authors do; the others keep PyTorch's way."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
@@ -324,16 +332,17 @@ def check_positive(name: str, value: int) -> int:
 def check_rates(**rates: float) -> None:
     """Refuse rates outside [0, 1)."""
     for name, rate in rates.items():
-        if not 0 <= rate < 1:
+        if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
             raise ValueError(f'{name}={rate!r} should lie in [0, 1)')
 
 
 def check_out_indices(out_indices: Sequence[int]) -> tuple[int, ...]:
     """Refuse indices that are not increasing stages from 0 to 3."""
-    indices = tuple(out_indices)
-    if not indices or list(indices) != sorted(set(indices) & set(range(NUM_STAGES))):
+    indices = tuple(out_indices) if isinstance(out_indices, Sequence) else ()
+    stages = [stage for stage in range(NUM_STAGES) if stage in indices]
+    if not indices or list(indices) != stages:
         raise ValueError(
-            f'out_indices={indices!r} should be increasing stage indices from 0 to {NUM_STAGES - 1}'
+            f'out_indices={out_indices!r} should be increasing stages from 0 to {NUM_STAGES - 1}'
         )
     return indices
 
@@ -350,19 +359,15 @@ def check_frozen_stages(frozen_stages: int) -> int:
 
 def check_with_cp(with_cp: bool | str | Sequence[int], depths: Sequence[int]) -> list[list[str]]:
     """Turn ``with_cp`` into what each block of each stage recomputes: nothing, parts or all."""
-    if isinstance(with_cp, (bool, str)):
+    if isinstance(with_cp, bool) or with_cp == 'parts':
         counts = tuple(depths) if with_cp is True else (0,) * NUM_STAGES
     else:
-        counts = tuple(with_cp)
-    fits = len(counts) == NUM_STAGES and all(isinstance(n, int) for n in counts)
-    if (
-        not fits
-        or (isinstance(with_cp, str) and with_cp != 'parts')
-        or any(not 0 <= n <= depth for n, depth in zip(counts, depths, strict=True))
-    ):
+        counts = tuple(with_cp) if isinstance(with_cp, Sequence) else ()
+    limits = [range(depth + 1) for depth in depths]
+    if len(counts) != NUM_STAGES or not all(map(operator.contains, limits, counts)):
         raise ValueError(
-            f"with_cp={with_cp!r} should be 'parts', True, False or one count a stage, "
-            f'up to {tuple(depths)}'
+            f"with_cp={with_cp!r} should be 'parts', True, False or a count per stage of at most "
+            f'{tuple(depths)}'
         )
     rest = 'nothing' if with_cp is False else 'parts'
     return [

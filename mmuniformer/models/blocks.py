@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmuniformer.models.layers import FFN, LAYERS, DropPath, PlainModule
-from mmuniformer.models.mhra import GlobalMHRA, WindowMHRA
+from mmuniformer.models.layers import FFN, LAYERS, DropPath, PolicyModule
+from mmuniformer.models.mhra import GlobalMHRA
 
 
 def layer_scale(init_value: float, shape: tuple[int, ...]) -> nn.Parameter | None:
@@ -24,7 +24,7 @@ def scaled(gamma: Tensor | None, branch: Tensor) -> Tensor:
     return branch if gamma is None else gamma * branch
 
 
-class LocalBlock(PlainModule):
+class LocalBlock(PolicyModule):
     """Block of stages 1 and 2: MHRA by convolutions, BatchNorm, convolutional FFN."""
 
     def __init__(
@@ -38,8 +38,8 @@ class LocalBlock(PlainModule):
     ):
         super().__init__()
         layers = LAYERS[dims]
-        # The frameworks' fuse_conv_bn folds a BatchNorm into the convolution registered before
-        # it: wrong here, where the norms come first. So they are registered first.
+        # The norms are registered before the convolutions: the frameworks' fuse_conv_bn folds a
+        # BatchNorm into the convolution registered before it, but here norms precede them.
         self.norm1 = layers.batch_norm(dim)
         self.norm2 = layers.batch_norm(dim)
         self.conv1 = layers.pointwise(dim, dim)
@@ -69,10 +69,8 @@ class LocalBlock(PlainModule):
         return self.transform(self.mix(x))
 
 
-class AttentionBlock(PlainModule):
+class AttentionBlock(PolicyModule):
     """The parts of the blocks of stages 3 and 4: LayerNorm (eps 1e-6), attention, linear FFN."""
-
-    mhra: type[GlobalMHRA] = GlobalMHRA
 
     def __init__(
         self,
@@ -89,7 +87,7 @@ class AttentionBlock(PlainModule):
         super().__init__()
         self.pos_embed = LAYERS[dims].position(dim)
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = self.mhra(dim, head_dim, qkv_bias, attn_drop, drop)
+        self.attn = GlobalMHRA(dim, head_dim, qkv_bias, attn_drop, drop)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = FFN(dim, mlp_ratio, drop)
         self.drop_path = DropPath(drop_path)
@@ -98,9 +96,7 @@ class AttentionBlock(PlainModule):
 
 
 class GlobalBlock(AttentionBlock):
-    """Block of stages 3 and 4; ``window_size`` in tokens makes it a window block."""
-
-    mhra = WindowMHRA
+    """Block of stages 3 and 4: attention among all tokens, or in windows of ``window_size``."""
 
     def mix(self, x: Tensor, window_size: int | None = None) -> Tensor:
         """Run DPE on a map and MHRA on its tokens, which are returned as ``(B, H, W, C)``."""

@@ -19,12 +19,12 @@ Relate = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 class TokenState(NamedTuple):
-    """What hourglass blocks hand on beside the patch map."""
+    """What hourglass blocks pass on besides the patch map."""
 
     cls_token: Tensor
     """Class token, ``(B, 1, C)``."""
     score: Tensor | None
-    """How much the class token attended to each patch so far, ``(B, N)``; None before any."""
+    """How much the class token attended to each patch so far, ``(B, N)``; None at first."""
 
 
 class HourglassBlock(AttentionBlock):
@@ -79,21 +79,21 @@ class HourglassBlock(AttentionBlock):
     ) -> tuple[Tensor, TokenState]:
         """Let the best patches take part; the others follow their representative."""
         count = torch.sym_int(patches.shape[1] * self.keep_ratio)
-        # Positions are integers of their own: half-precision features could not hold them.
+        # Positions are integers: half precision could not hold large ones exactly.
         order = state.score.detach().argsort(dim=1, descending=True)
-        kept, dropped = take(patches, order).split([count, patches.shape[1] - count], 1)
-        old, rest = state.score.gather(1, order).split([count, dropped.shape[1]], 1)
-        share = rest / rest.sum(1, keepdim=True)
-        representative = share.to(dropped.dtype).unsqueeze(1) @ dropped
+        kept, dropped = gather_tokens(patches, order).split([count, patches.shape[1] - count], 1)
+        kept_score, dropped_score = state.score.gather(1, order).split([count, dropped.shape[1]], 1)
+        weights = dropped_score / dropped_score.sum(1, keepdim=True)
+        representative = weights.to(dropped.dtype).unsqueeze(1) @ dropped
 
         tokens = torch.cat([state.cls_token, kept, representative.to(kept.dtype)], 1)
         tokens, row, branches = relate(tokens)
         dropped = dropped + scaled(self.gamma_3, branches[:, -1:])
-        score = torch.cat([self.blend(old, row[:, 1:-1]), rest], 1)
+        score = torch.cat([self.blend(kept_score, row[:, 1:-1]), dropped_score], 1)
 
-        back = order.argsort(dim=1)
-        patches = take(torch.cat([tokens[:, 1:-1], dropped], 1), back)
-        return patches, TokenState(tokens[:, :1], score.gather(1, back))
+        inverse = order.argsort(dim=1)
+        patches = gather_tokens(torch.cat([tokens[:, 1:-1], dropped], 1), inverse)
+        return patches, TokenState(tokens[:, :1], score.gather(1, inverse))
 
     def relate(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run MHRA and FFN on ``(B, M, C)``.
@@ -103,7 +103,7 @@ class HourglassBlock(AttentionBlock):
             sum of the two branches without drop path and LayerScale, ``(B, M, C)``.
         """
         q, k, v = self.attn.heads(self.norm1(tokens))
-        row, attended = cls_row(q, k), self.attn.attend(q, k, v)
+        row, attended = cls_row(q, k), self.attn.attend((q, k, v), tokens.shape[1:-1])
         tokens = tokens + self.drop_path(scaled(self.gamma_1, attended))
         transformed = self.mlp(self.norm2(tokens))
         tokens = tokens + self.drop_path(scaled(self.gamma_2, transformed))
@@ -116,12 +116,12 @@ class HourglassBlock(AttentionBlock):
 
 def cls_row(q: Tensor, k: Tensor) -> Tensor:
     """Return how much the class token, the first of ``M``, attends to each: ``(B, M)``."""
-    # One row of its own costs less than the whole matrix, which fused attention does not have.
+    # The row alone: fused attention never has the matrix.
     return attention_weights(q[:, :, :1], k).mean(1).squeeze(1)
 
 
-def take(tokens: Tensor, index: Tensor) -> Tensor:
-    """Pick tokens ``(B, N, C)`` by an index ``(B, M)``: ``(B, M, C)``."""
+def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
+    """Gather tokens ``(B, N, C)`` by an index ``(B, M)``: ``(B, M, C)``."""
     # Whole rows of all images at once: a gather would look up each channel.
     first = torch.arange(tokens.shape[0], device=index.device).unsqueeze(1) * tokens.shape[1]
     rows = tokens.flatten(0, 1).index_select(0, (first + index).flatten())

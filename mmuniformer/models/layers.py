@@ -13,21 +13,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class PlainModule(nn.Module):
-    """A module defined by its ``plain`` lines, which an execution policy may run in another way.
+class PolicyModule(nn.Module):
+    """A module whose ``plain`` method is its definition, and how it runs is a policy's choice.
 
-    A policy gives what the plain lines give, in less time or memory; see ``models/execution``.
+    A policy gives what ``plain`` gives, in less time or memory; see ``models/execution``.
     """
 
     policy: Callable[..., Any] | None = None
     """Called with the module and the inputs in place of ``plain``."""
+    recomputed = 'nothing'
+    """What training recomputes of a block in backward: nothing, parts or all."""
 
     def forward(self, *args: Any) -> Any:
-        """Run the policy, or the plain lines where there is none."""
+        """Run by the policy, or plainly if there is none."""
         return self.plain(*args) if self.policy is None else self.policy(self, *args)
 
 
-class Linear(PlainModule, nn.Linear):
+class Linear(PolicyModule, nn.Linear):
     """Linear layer on tokens."""
 
     def plain(self, x: Tensor) -> Tensor:
@@ -58,7 +60,7 @@ class DynamicPositionEmbedding3d(nn.Conv3d):
 
 
 class Layers(NamedTuple):
-    """The layers that depend on the number of axes that a map has beside batch and channels."""
+    """The layers that depend on how many axes a map has besides batch and channels."""
 
     conv: type[nn.Conv2d | nn.Conv3d]
     batch_norm: type[nn.BatchNorm2d | nn.BatchNorm3d]
@@ -76,7 +78,7 @@ LAYERS = {
 """By ``dims``: 2 for images, 3 for clips."""
 
 
-class FFN(PlainModule):
+class FFN(PolicyModule):
     """Two point-wise layers with GELU between: linear on tokens, 1x1 convolutions on maps."""
 
     def __init__(

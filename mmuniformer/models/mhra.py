@@ -7,7 +7,7 @@ names put its layers on the block itself. ``B`` sequences (images, clips or wind
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,8 @@ Heads = tuple[Tensor, Tensor, Tensor]
 def attention_weights(q: Tensor, k: Tensor) -> Tensor:
     """Softmax of ``q k^T / sqrt(d)``: ``(B, h, M, d)`` and ``(B, h, N, d)`` give ``(B, h, M, N)``.
 
-    The softmax runs in float32 at least: half precision overflows in its sum. So does the result.
+    The softmax runs in float32 at least, as its sum overflows in half precision; the result stays
+    in that type.
     """
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     return logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
@@ -36,7 +37,11 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Te
 
 
 class GlobalMHRA(nn.Module):
-    """Relations among all tokens of a sequence."""
+    """Relations among all tokens of a map or, with a window size, of each window.
+
+    The same parameters serve both. Tokens are ``(B, N, C)``, ``(B, H, W, C)`` or
+    ``(B, T, H, W, C)``; windows need the second form.
+    """
 
     attention: Callable[..., Tensor] = staticmethod(plain_attention)
     """How q, k, v and a dropout rate give the output: a policy may set a faster way."""
@@ -56,42 +61,23 @@ class GlobalMHRA(nn.Module):
         self.proj = Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
 
-    def heads(self, x: Tensor) -> Heads:
-        """Return q, k and v of tokens ``(B, N, C)``."""
-        b, n, _ = x.shape
-        qkv = self.qkv(x).view(b, n, 3, self.num_heads, -1)
+    def heads(self, x: Tensor, window_size: int | None = None) -> Heads:
+        """Return q, k and v of tokens, a sequence per image or per window."""
+        x = x.flatten(1, -2) if window_size is None else partition(x, window_size)
+        qkv = self.qkv(x).view(*x.shape[:2], 3, self.num_heads, -1)
         return qkv.permute(2, 0, 3, 1, 4).unbind(0)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend and project: ``(B, N, C)``."""
-        out = self.attention(q, k, v, self.attn_drop if self.training else 0.0)
-        return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Aggregate tokens ``(B, N, C)``."""
-        return self.attend(*self.heads(x))
-
-
-class WindowMHRA(GlobalMHRA):
-    """Global MHRA on a map of tokens, in windows or on all of it: the same parameters serve both.
-
-    Maps of tokens are ``(B, H, W, C)``, or ``(B, T, H, W, C)`` without windows.
-    """
+    def attend(self, qkv: Heads, size: Sequence[int], window_size: int | None = None) -> Tensor:
+        """Attend and project: q, k and v of tokens ``(B, *size, C)`` give such tokens."""
+        out = self.attention(*qkv, self.attn_drop if self.training else 0.0)
+        out = self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
+        if window_size is None:
+            return out.unflatten(1, size)
+        return reverse(out, window_size, *size)
 
     def forward(self, x: Tensor, window_size: int | None = None) -> Tensor:
-        """Aggregate a map of tokens, in windows of ``window_size`` tokens a side or globally."""
-        return self.attend_map(self.map_heads(x, window_size), window_size, x.shape[1:-1])
-
-    def map_heads(self, x: Tensor, window_size: int | None) -> Heads:
-        """Return q, k and v of a map, a sequence for each window."""
-        return self.heads(x.flatten(1, -2) if window_size is None else partition(x, window_size))
-
-    def attend_map(self, qkv: Heads, window_size: int | None, size: torch.Size) -> Tensor:
-        """Attend and project: q, k and v of a map of that size give the map."""
-        tokens = self.attend(*qkv)
-        if window_size is None:
-            return tokens.unflatten(1, size)
-        return reverse(tokens, window_size, *size)
+        """Aggregate tokens, globally or in windows of ``window_size`` tokens per side."""
+        return self.attend(self.heads(x, window_size), x.shape[1:-1], window_size)
 
 
 def partition(x: Tensor, size: int) -> Tensor:

@@ -14,7 +14,7 @@ from mmuniformer.apis.explain import explain, layout_rows, prepare, shown_blocks
 from mmuniformer.cli.explain import command
 from mmuniformer.errors import CheckpointError, UserError
 from mmuniformer.models import UniFormer, UniFormerLight
-from mmuniformer.models.mhra import WindowMHRA
+from mmuniformer.models.mhra import GlobalMHRA
 from mmuniformer.visualization.figures import draw_rows
 
 pytestmark = pytest.mark.frameworks
@@ -66,7 +66,7 @@ def loop_row(attn, x, token, rows, columns):
 @pytest.mark.parametrize('window', [None, 3, 4])
 def test_row_agrees_with_the_definition(token, window):
     torch.manual_seed(1)
-    attn = WindowMHRA(8, 4).double()
+    attn = GlobalMHRA(8, 4).double()
     for parameter in attn.parameters():
         torch.nn.init.normal_(parameter)
     x = torch.randn(1, 5, 7, 8, dtype=torch.float64)

@@ -1,6 +1,6 @@
 """How a backbone runs, never what it computes: policies for modules that have ``plain`` lines.
 
-Each file is one idea and gives what the plain lines give (tested). A network without policies is
+Each file is one idea and gives what the plain forward give (tested). A network without policies is
 correct, only slower and larger in memory.
 """
 
@@ -18,12 +18,12 @@ from mmuniformer.models.execution.dense import linear, overwriting_ffn
 from mmuniformer.models.execution.recompute import IN_PARTS, recompute
 from mmuniformer.models.execution.tiling import TILED, tileable
 from mmuniformer.models.hourglass import HourglassBlock
-from mmuniformer.models.layers import FFN, Linear, PlainModule
+from mmuniformer.models.layers import FFN, Linear, PolicyModule
 from mmuniformer.models.mhra import GlobalMHRA, plain_attention
 
 
-def run_block(block: PlainModule, *args: Any) -> Any:
-    """Run a block: recomputing in training, in tiles in inference, else by its plain lines."""
+def run_block(block: PolicyModule, *args: Any) -> Any:
+    """Run a block: recomputing in training, in tiles in inference, else by its plain forward."""
     if block.training and torch.is_grad_enabled():
         if block.recomputed == 'all':
             return recompute(block, block.plain, *args)
@@ -53,7 +53,7 @@ def set_policies(network: nn.Module, fused_attn: bool = True, recomputed: str = 
         recomputed: What training recomputes of a block in backward: nothing, parts or all.
     """
     for module in network.modules():
-        if isinstance(module, PlainModule):
+        if isinstance(module, PolicyModule):
             module.policy = POLICIES[type(module)]
             module.recomputed = recomputed
         elif isinstance(module, GlobalMHRA):
@@ -61,9 +61,9 @@ def set_policies(network: nn.Module, fused_attn: bool = True, recomputed: str = 
 
 
 def remove_policies(network: nn.Module) -> None:
-    """Let a network run by its plain lines alone."""
+    """Let a network run by its plain forward alone."""
     for module in network.modules():
-        if isinstance(module, PlainModule):
+        if isinstance(module, PolicyModule):
             module.policy = None
         elif isinstance(module, GlobalMHRA):
             module.attention = plain_attention

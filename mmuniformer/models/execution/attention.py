@@ -13,21 +13,21 @@ from torch import Tensor
 from mmuniformer.compat import is_tracing
 
 MAX_FUSED_BATCH = 65_535
-"""Sequences in a call: CUDA's fused kernels put them on a grid axis of at most so many entries."""
+"""Largest batch per call: CUDA's fused kernels put it on a grid axis of at most this size."""
 CACHED_WEIGHTS = 1 << 21
 """Attention weights that stay in a CPU's cache, in bfloat16."""
 MANY_WEIGHTS = 1 << 18
-"""Attention weights of a sequence from which on its products use all cores by themselves."""
+"""From this many attention weights per sequence on, one matrix product uses all cores."""
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
-    """Attend by the fused kernel, or in blocks where that is faster or the device needs it."""
+    """Attend by the fused kernel, or in chunks where that is faster or the device needs it."""
     if (
         q.device.type == 'cpu'
         and q.dtype == torch.bfloat16
         and not (dropout or torch.is_grad_enabled() or is_tracing())
     ):
-        return blocked_attention(q, k, v)
+        return cached_attention(q, k, v)
     if q.is_cuda and q.shape[0] > MAX_FUSED_BATCH:
         return chunked_attention(q, k, v, dropout, MAX_FUSED_BATCH)
     return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
@@ -39,7 +39,7 @@ def chunked_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float, limit: in
     return torch.cat([F.scaled_dot_product_attention(*qkv, dropout_p=dropout) for qkv in chunks])
 
 
-def blocked_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def cached_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attend with as many weights at a time as fit the cache; no gradients.
 
     On a CPU in bfloat16 this is faster than the fused kernel, whose small products do not use

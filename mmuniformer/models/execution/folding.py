@@ -35,12 +35,12 @@ def fold_stem(stem: ConvEmbed) -> None:
 def fold_position(block: LocalBlock | AttentionBlock) -> None:
     """Make the DPE one convolution: a residual is an identity kernel."""
     old = block.pos_embed
-    conv = nn.Conv2d(
+    conv = type(old).__base__(
         old.in_channels, old.out_channels, old.kernel_size, padding=old.padding,
         groups=old.groups, device=old.weight.device, dtype=old.weight.dtype,
     )  # fmt: skip
     conv.weight.copy_(old.weight)
-    conv.weight[:, :, 1, 1] += 1
+    conv.weight[(..., *(size // 2 for size in old.kernel_size))] += 1
     conv.bias.copy_(old.bias)
     block.pos_embed = conv
 

@@ -1,7 +1,7 @@
-"""Training that recomputes in backward what is cheaper to make again than to keep.
+"""Activation checkpointing: training recomputes in backward what is cheaper to redo than to keep.
 
 In parts: norms, GELU and the whole FFNs of stages 1 and 2, whose maps are so large that even their
-first layer costs less to repeat. Each function here gives what the block's plain lines give.
+first layer costs less to repeat. Each function here gives what ``plain`` of the block gives.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from mmuniformer.models.hourglass import HourglassBlock, TokenState, cls_row
 def recompute(block: nn.Module, function: Callable[..., Any], *args: Any) -> Any:
     """Call ``function``, keeping only ``args`` for its backward, not what it computes inside.
 
-    The second forward ends before the last operation whose result backward does not need, so that
-    ``linear(gelu(x))`` repeats the GELU alone.
+    The second forward stops as soon as backward has what it needs (PyTorch's early stop), so that
+    of ``linear(gelu(x))`` the GELU alone is repeated.
 
     Args:
-        block: The module that ``function`` runs, or runs a part of: its BatchNorms count their
-            input once.
+        block: The module that ``function`` runs, or runs a part of. The running statistics of its
+            BatchNorms are updated once.
         function: Called once now and once in backward, with the same random numbers.
         args: Its arguments.
     """
-    if is_compiling():  # takes no contexts; its second forward has no side effects
+    if is_compiling():  # accepts no contexts, and its second forward has no side effects
         return checkpoint(function, *args, use_reentrant=False)
     return checkpoint(
         function,
@@ -64,7 +64,7 @@ def keep_running_stats(block: nn.Module) -> Iterator[None]:
 
 
 def local_in_parts(block: LocalBlock, x: Tensor) -> Tensor:
-    """Run a local block: keep its map, what ``conv1`` makes of it, and the map before the FFN."""
+    """Run a local block, keeping the outputs of DPE and ``conv1`` and the input of the FFN."""
     x = block.pos_embed(x)
     projected = recompute(block, lambda x: block.conv1(block.norm1(x)), x)
     x = x + block.drop_path(scaled(block.gamma_1, block.conv2(block.attn(projected))))
@@ -75,8 +75,8 @@ def local_in_parts(block: LocalBlock, x: Tensor) -> Tensor:
 def global_in_parts(block: GlobalBlock, x: Tensor, window_size: int | None = None) -> Tensor:
     """Run a global or window block: keep q, k, v and the hidden layer, not norms and GELU."""
     x = tokens_of(block.pos_embed(x))
-    qkv = recompute(block, lambda x: block.attn.map_heads(block.norm1(x), window_size), x)
-    attended = block.attn.attend_map(qkv, window_size, x.shape[1:-1])
+    qkv = recompute(block, lambda x: block.attn.heads(block.norm1(x), window_size), x)
+    attended = block.attn.attend(qkv, x.shape[1:-1], window_size)
     x = x + block.drop_path(scaled(block.gamma_1, attended))
     return map_of(x + block.drop_path(scaled(block.gamma_2, ffn_in_parts(block, x))))
 
@@ -84,11 +84,11 @@ def global_in_parts(block: GlobalBlock, x: Tensor, window_size: int | None = Non
 def hourglass_in_parts(
     block: HourglassBlock, x: Tensor, state: TokenState
 ) -> tuple[Tensor, TokenState]:
-    """Run an hourglass block; what is kept is as in a global one."""
+    """Run an hourglass block, keeping what ``global_in_parts`` keeps."""
 
     def relate(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = recompute(block, lambda x: block.attn.heads(block.norm1(x)), tokens)
-        row, attended = cls_row(q, k), block.attn.attend(q, k, v)
+        row, attended = cls_row(q, k), block.attn.attend((q, k, v), tokens.shape[1:-1])
         tokens = tokens + block.drop_path(scaled(block.gamma_1, attended))
         transformed = ffn_in_parts(block, tokens)
         tokens = tokens + block.drop_path(scaled(block.gamma_2, transformed))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as everywhere
+from torch.nn.modules import module as all_modules
 
 from mmuniformer.compat import is_tracing
 from mmuniformer.models.blocks import GlobalBlock, LocalBlock, map_of, scaled, tokens_of
@@ -28,7 +28,7 @@ def may_overwrite(module: nn.Module) -> bool:
 
     That is in inference, without tracing, and where no hook can keep what it sees.
     """
-    hooked = everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks
+    hooked = all_modules._global_forward_hooks or all_modules._global_forward_pre_hooks
     if torch.is_grad_enabled() or is_tracing() or hooked:
         return False
     return not any(m.training or m._forward_hooks or m._forward_pre_hooks for m in module.modules())
@@ -36,14 +36,15 @@ def may_overwrite(module: nn.Module) -> bool:
 
 def tileable(block: nn.Module, x: Tensor) -> bool:
     """Tell whether a block may run tile by tile: on a CPU, overwriting what is its own."""
-    # Asked before the layout, which a compiler would take for a property of its graph.
+    # Before the layout: under a compiler, reading it would specialize the graph.
     free = x.device.type == 'cpu' and may_overwrite(block)
     return free and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def tiled_local(block: LocalBlock, x: Tensor) -> Tensor:
     """Run a local block in tiles of rows, then its FFN."""
-    x = by_tiles(block.mix, x, block.pos_embed.padding[0] + block.attn.padding[0])
+    reach = block.pos_embed.padding[0] + block.attn.padding[0]  # of both convolutions in ``mix``
+    x = by_tiles(block.mix, x, reach)
     return map_of(add_ffn(block, tokens_of(x), as_map))
 
 
@@ -59,7 +60,7 @@ def by_tiles(function: Callable[[Tensor], Tensor], x: Tensor, reach: int) -> Ten
     """Return ``function(x)``, of large maps in tiles of whole rows.
 
     Args:
-        function: Keeps the shape; what it gives for a pixel depends on up to ``reach`` rows beside.
+        function: Keeps the shape; a pixel depends on ``reach`` rows above and below it.
         x: Map ``(B, C, H, W)``.
         reach: Rows that are computed twice, on either side of a tile.
     """
@@ -77,17 +78,17 @@ def by_tiles(function: Callable[[Tensor], Tensor], x: Tensor, reach: int) -> Ten
 
 
 def add_ffn(
-    block: LocalBlock | GlobalBlock, tokens: Tensor, view: Callable[[Tensor], Tensor]
+    block: LocalBlock | GlobalBlock, tokens: Tensor, as_input: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """Add the FFN's branch to tokens in place, to as many at a time as fit the cache.
 
     Args:
         block: Whose FFN it is.
         tokens: ``(B, H, W, C)``; nothing else reads them.
-        view: How the FFN takes tokens ``(M, C)``.
+        as_input: Reshapes tokens ``(M, C)`` to the input of the FFN.
     """
     tokens = tokens.contiguous()
     for tile in tokens.flatten(0, 2).split(max(1, CACHED_VALUES // block.mlp.width)):
-        tile = view(tile)
+        tile = as_input(tile)
         tile.add_(scaled(block.gamma_2, block.mlp(block.norm2(tile))))
     return tokens

@@ -59,7 +59,7 @@ def test_a_network_without_policies_gives_the_same(backbone):
     x = reference.formula_image((2, 3, 75, 112)).float()
     outs = model(x)
     remove_policies(model)
-    assert not any(m.policy for m in model.modules() if isinstance(m, layers.PlainModule))
+    assert not any(m.policy for m in model.modules() if isinstance(m, layers.PolicyModule))
     for out, ref in zip(outs, model(x), strict=True):
         assert (out - ref).abs().max() <= 1e-5 * ref.abs().max()
 
@@ -127,11 +127,11 @@ def test_blocks_run_in_tiles_where_nothing_else_sees_their_maps(why):
 
 @pytest.mark.parametrize('many', [1, 1 << 20])
 @pytest.mark.parametrize('limit', [7, 30, 100, 1 << 20])
-def test_blocked_attention_attends_alike(limit, many, monkeypatch):
+def test_cached_attention_attends_alike(limit, many, monkeypatch):
     monkeypatch.setattr(attention, 'CACHED_WEIGHTS', limit)
     monkeypatch.setattr(attention, 'MANY_WEIGHTS', many)
     q, k, v = torch.randn(3, 4, 2, 6, 8, dtype=torch.float64).transpose(2, 3).unbind(0)
-    out = attention.blocked_attention(q, k, v)
+    out = attention.cached_attention(q, k, v)
     torch.testing.assert_close(out, plain_attention(q, k, v), rtol=0, atol=1e-14)
 
 
@@ -233,6 +233,6 @@ def test_attention_by_blocks_is_as_close_in_bfloat16_as_the_fused_kernel():
     q, k, v = q.bfloat16(), k.bfloat16(), v.bfloat16()
     ours, theirs = (
         (out.float() - expected).abs().max()
-        for out in (attention.blocked_attention(q, k, v), F.scaled_dot_product_attention(q, k, v))
+        for out in (attention.cached_attention(q, k, v), F.scaled_dot_product_attention(q, k, v))
     )
     assert ours <= 2 * theirs
