@@ -79,7 +79,6 @@ def evaluate(
     out: str | None = None,
     show_dir: str | None = None,
     tta: bool = False,
-    deploy: bool = False,
 ) -> dict[str, float]:
     """Evaluate a checkpoint on the test data of a config, and return the metrics.
 
@@ -92,7 +91,6 @@ def evaluate(
         out: File to write the predictions to, ``.pkl`` or ``.pickle``.
         show_dir: Folder to draw the predictions into.
         tta: Use the config's test-time augmentation.
-        deploy: Fold the backbone's norms into its weights first.
 
     Raises:
         UserError: A file or setting cannot be used.
@@ -108,8 +106,6 @@ def evaluate(
         test_data(cfg).pipeline = cfg.tta_pipeline
     if out:
         dump_into(cfg, out)
-    if deploy:
-        cfg.custom_hooks = [*(cfg.get('custom_hooks') or ()), {'type': 'mmuniformer.DeployHook'}]
     with scope_of(cfg):
         return RUNNERS.build(cfg).test()
 

@@ -17,7 +17,6 @@ from mmuniformer.cli.options import ConfigCommand, cfg_options, run_options
 @click.option('--out', metavar='FILE.pkl', help='Write the predictions to a file.')
 @click.option('--show-dir', metavar='DIR', help='Draw the predictions into a folder.')
 @click.option('--tta', is_flag=True, help="Use the config's test-time augmentation.")
-@click.option('--deploy', is_flag=True, help="Fold the backbone's norms into its weights first.")
 @cfg_options
 def command(config: str, checkpoint: str, **options: Any) -> None:
     """Evaluate CHECKPOINT on the test data of CONFIG.

@@ -218,15 +218,6 @@ def test_augmentation_wraps_the_model(built, config, weights, wrapped):
     assert (dataset.dataset if wrapped else dataset).pipeline == [dict(type='Flip')]
 
 
-@pytest.mark.parametrize(
-    ('hooks', 'expected'), [("[dict(type='Mine')]", ['Mine']), ('[]', []), ('None', [])]
-)
-def test_deploy_adds_its_hook(built, config, weights, hooks, expected):
-    api.evaluate(config(more=f'custom_hooks = {hooks}'), weights, deploy=True)
-    found = [hook.type for hook in built[0].custom_hooks]
-    assert found == [*expected, 'mmuniformer.DeployHook']
-
-
 def test_missing_config_names_its_relatives(built):
     with pytest.raises(UserError, match=r'-tiny_fpn: no such file.*mask-rcnn_uniformer-nano_fpn'):
         api.train('mask-rcnn_uniformer-tiny_fpn')

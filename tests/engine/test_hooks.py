@@ -1,10 +1,7 @@
 """Hooks of mmengine's runner: refusing checkpoints of other models, folding before a test."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
-from mmengine.hooks import EMAHook
 from mmengine.model import BaseModel, PretrainedInit
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -12,7 +9,7 @@ from torch import nn
 
 from mmuniformer.compat import load_file
 from mmuniformer.engine.hooks import CheckpointGuardHook
-from mmuniformer.errors import CheckpointError, UserError
+from mmuniformer.errors import CheckpointError
 from mmuniformer.models import UniFormer
 
 
@@ -168,23 +165,3 @@ def test_resuming_with_other_classes_is_refused(make_runner, tmp_path):
     runner = make_runner(Classifier(classes=5), train=True, epochs=2, resume=True)
     with pytest.raises(CheckpointError, match=r'the last checkpoint of .*work'):
         runner.train()
-
-
-@torch.no_grad()
-def test_deploy_hook_folds_the_backbone():
-    backbone = UniFormer('nano').eval()
-    x = torch.randn(1, 3, 64, 64)
-    expected = backbone(x)
-    hook = HOOKS.build({'type': 'mmuniformer.DeployHook'})
-    hook.before_test(SimpleNamespace(model=nn.Sequential(backbone.train()), hooks=[hook]))
-    assert backbone.deployed is not None
-    for out, ref in zip(backbone(x), expected, strict=True):
-        torch.testing.assert_close(out, ref, rtol=0, atol=1e-4)
-
-
-def test_deploy_hook_refuses_what_it_cannot_fold():
-    hook = HOOKS.build({'type': 'mmuniformer.DeployHook'})
-    with pytest.raises(UserError, match='no backbone of mmuniformer'):
-        hook.before_test(SimpleNamespace(model=nn.Identity(), hooks=[hook]))
-    with pytest.raises(UserError, match='leave EMAHook out'):
-        hook.before_test(SimpleNamespace(model=nn.Identity(), hooks=[hook, EMAHook()]))
