@@ -17,7 +17,7 @@ from mmuniformer.analysis.benchmark.scores import check_data
 from mmuniformer.analysis.complexity import published_shape
 from mmuniformer.analysis.layouts import TEST_LAYOUTS, Layout, backbone_settings, layouts_of
 from mmuniformer.apis.config import TASKS, framework_of, load_config, scope_of
-from mmuniformer.cli.options import ConfigCommand, cfg_options
+from mmuniformer.cli.options import ConfigCommand, cfg_options, device
 from mmuniformer.errors import UserError, refuse_existing
 from mmuniformer.models.arch import UNIFORMER, UNIFORMER_LIGHT
 
@@ -53,30 +53,36 @@ def config_of(task: str, network: str, cfg_options: dict[str, Any]) -> Config:
 
 
 @click.command('benchmark', cls=ConfigCommand)
-@click.argument('task', type=click.Choice(['backbone', *TASKS]))
+@click.argument('task', metavar='TASK', type=click.Choice(['backbone', *TASKS]))
 @click.argument('network')
 @click.argument('checkpoint', required=False)
 @click.option('--profiles', metavar='NAME,...', help=f'{LISTED}.')
 @click.option('--train', is_flag=True, help='Measure forward and backward of a training step.')
 @click.option(
-    '--layouts', '--layout', metavar='NAME,...', help='Of stage 3: global, auto, w32, h14, ...'
-)
+    '--layouts', '--layout', metavar='NAME,...',
+    help='Stage-3 layouts to compare: global, auto, w32 (windows of 32 tokens), h14 (hybrid), ...',
+)  # fmt: skip
 @click.option(
     '--shape', 'shapes', type=click.IntRange(32), nargs=2, metavar='H W', multiple=True,
-    help='Image height and width; may be repeated.  [default: that of published FLOPs]',
+    help="Image height and width; may be repeated.  [default: the task's published size; 512 512 for an arch]",
 )  # fmt: skip
-@click.option('--batch-size', type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    '--batch-size', type=click.IntRange(1), default=1, show_default=True, help='Images per run.'
+)
 @click.option(
     '--repeats', type=click.IntRange(0), default=5, show_default=True,
-    help='Number of timed rounds. 0 takes no time.',
+    help='Number of timed rounds; 0 measures memory only.',
 )  # fmt: skip
 @click.option('--operators', is_flag=True, help='Also split the time by kind of operator.')
-@click.option('--device', help='Like cpu or cuda:0.  [default: cuda if there is one]')
+@device
 @click.option('--against', is_flag=True, help='Also measure Swin-T, ConvNeXt-T and ResNet-50.')
-@click.option('--data/--no-data', default=None, help='Score the test data of a segmentor, or not.')
+@click.option(
+    '--data/--no-data', default=None,
+    help='Also evaluate on the test data (segmentors with CHECKPOINT).  [default: if possible]',
+)  # fmt: skip
 @click.option('--json', 'as_json', is_flag=True, help='Print JSON instead of a table.')
 @click.option(
-    '--out', type=click.Path(path_type=Path),
+    '--out', type=click.Path(path_type=Path), metavar='DIR',
     help='Folder for benchmark.json and benchmark.csv.  [default: work_dirs/CONFIG/benchmark]',
 )  # fmt: skip
 @click.option('--force', is_flag=True, help='Replace the figures of an earlier run.')
@@ -96,9 +102,8 @@ def command(
       seg       a segmentor, from the normalized image to its label map
       pose      a pose estimator, from the cropped and normalized image to heatmaps
 
-    NETWORK is a config, by path or name; the weights of CHECKPOINT are used where it is given. A
-    segmentor is then scored on its test data. Without --profiles only fused is measured of it, and
-    without --layouts a global stage 3 is measured in global, w32 and h32.
+    NETWORK is a config, by path or name. Without CHECKPOINT the weights are random. For segmentors
+    the default profile is `fused`, and a global stage 3 is compared with w32 and h32.
     """  # noqa: D301
     scored = task == 'seg' and bool(checkpoint) and not train if data is None else data
     if scored and (task != 'seg' or train or not checkpoint):

@@ -22,14 +22,15 @@ from mmuniformer.cli.options import ConfigCommand, cfg_options
     type=click.IntRange(1),
     nargs=2,
     metavar='H W',
-    help='Image height and width.  [default: what published figures of the task are at]',
+    help="Image height and width.  [default: the task's published size]",
 )
 @click.option('--json', 'as_json', is_flag=True, help='Print JSON instead of a table.')
 @cfg_options
 def command(config: str, shape: tuple[int, int] | None, as_json: bool, cfg_options: dict) -> None:
-    """Count the parameters and FLOPs of CONFIG as published: by component and stage.
+    """Count parameters and FLOPs by component and stage, as published.
 
-    FLOPs are multiply-adds, attention included, softmax and norms left out.
+    CONFIG is a path, or the name of a shipped config. FLOPs are multiply-adds, attention included,
+    softmax and norms left out.
     """
     file = find_config(config)
     cfg = load_config(file, cfg_options)

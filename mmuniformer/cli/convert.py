@@ -9,7 +9,7 @@ import click
 from mmuniformer.apis.convert import convert
 
 
-@click.command('convert', help='Rewrite a released checkpoint for mmengine, or back.')
+@click.command('convert')
 @click.argument('source')
 @click.argument('target', type=click.Path(path_type=Path))
 @click.option(
@@ -17,11 +17,18 @@ from mmuniformer.apis.convert import convert
     type=click.Choice(['current', 'released']),
     default='current',
     show_default=True,
-    help='Layout to write: current loads in mmengine, released is what SOURCE came in.',
+    help='Layout to write: current is for mmengine, released is that of the authors.',
 )
 @click.option('--head-dim', type=click.IntRange(1), help='Record the head_dim of SOURCE.')
 @click.option('--force', is_flag=True, help='Replace TARGET if it exists.')
 def command(source: str, target: Path, to: str, head_dim: int | None, force: bool) -> None:
-    """Convert and print what was done."""
+    """Rewrite a released checkpoint for mmengine, or a checkpoint to the released layout.
+
+    SOURCE is a path or URL, TARGET the file to write.
+
+    \b
+    mmuniformer convert uniformer_small_in1k.pth plain.pth
+    mmuniformer convert plain.pth released.pth --to released
+    """  # noqa: D301
     for subject, text in convert(source, target, to, head_dim, force).items():
         click.echo(f'{subject:16} {text}')

@@ -26,13 +26,14 @@ DPI = 120
     '--query', type=float, nargs=2, metavar='X Y', help='Pixel of IMAGE.  [default: its center]'
 )
 @click.option(
-    '--layouts', default='',
-    help=f'Layouts of stage 3 to compare, from {", ".join(STAGE3_LAYOUTS)}.  '
+    '--layouts', default='', metavar='NAME,...',
+    help=f'Stage-3 layouts to compare, from {", ".join(STAGE3_LAYOUTS)}.  '
     f'[default: {",".join(LAYOUTS)}]',
 )  # fmt: skip
 @click.option('--window-size', type=click.IntRange(1), help='Window side in stage-3 tokens.')
 @click.option(
-    '--out', type=click.Path(path_type=Path), default='explain.png', show_default=True,
+    '--out', type=click.Path(path_type=Path), metavar='FILE', default='explain.png',
+    show_default=True,
     help=f'File to write ({", ".join(FORMATS)}).',
 )  # fmt: skip
 @click.option('--force', is_flag=True, help='Replace an existing file.')
@@ -42,6 +43,8 @@ def command(
     window_size: int | None, out: Path, force: bool, cfg_options: dict[str, Any],
 ) -> None:  # fmt: skip
     """Draw what the backbone of CONFIG with the weights of CHECKPOINT attends to on IMAGE.
+
+    CONFIG is a path, or the name of a shipped config; CHECKPOINT is a path or URL.
 
     UniFormer: the attention of the token at the query in stages 3 and 4, for each layout.
     UniFormerLight: the kept patches and the score of the class token. Both: features by stage.

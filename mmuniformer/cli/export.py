@@ -32,20 +32,20 @@ from mmuniformer.deployment.files import SUFFIXES
 )  # fmt: skip
 @click.option(
     '--check/--no-check', default=Options.check, show_default=True,
-    help='Compare the file with PyTorch.',
+    help='Compare the file with PyTorch, and delete it if outputs differ.',
 )  # fmt: skip
 @click.option(
     '--tolerance', type=click.FloatRange(0), default=Options.tolerance, show_default=True,
-    help='Largest difference that passes, as a share of the largest value or of 1.',
+    help='Largest error, relative to max(|output|, 1).',
 )  # fmt: skip
 @click.option('--int8', is_flag=True, help='Also write CONFIG-int8.onnx in 8-bit integers.')
 @click.option(
-    '--calibrate', type=click.Path(exists=True, file_okay=False, path_type=Path), metavar='FOLDER',
+    '--calibrate', type=click.Path(exists=True, file_okay=False, path_type=Path), metavar='DIR',
     help='Images to calibrate --int8 with.  [default: the training data]',
 )  # fmt: skip
 @click.option('--score', is_flag=True, help='Evaluate and time PyTorch and the files.')
 @click.option(
-    '--out', type=click.Path(dir_okay=False, path_type=Path),
+    '--out', type=click.Path(dir_okay=False, path_type=Path), metavar='FILE',
     help='File to write.  [default: work_dirs/CONFIG/CONFIG.onnx or .pt2]',
 )  # fmt: skip
 @click.option('--force', is_flag=True, help='Replace existing files.')
@@ -54,6 +54,9 @@ def command(
     config: str, checkpoint: str | None, cfg_options: dict[str, Any], **options: Any
 ) -> None:
     """Export the model of CONFIG with the weights of CHECKPOINT.
+
+    CONFIG is a path, or the name of a shipped config; CHECKPOINT is a path or URL, without it the
+    weights are random.
 
     The file needs neither mmuniformer nor a framework. Its input `image` (B, 3, H, W) is
     normalized: the metadata hold mean, std and channel order.

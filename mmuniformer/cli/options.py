@@ -50,6 +50,10 @@ cfg_options = click.option(
 )
 """For commands with ``cls=ConfigCommand``."""
 
+device = click.option(
+    '--device', metavar='DEVICE', help='Like cpu or cuda:0.  [default: cuda if there is one]'
+)
+
 
 def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that training and testing share, as launchers and mim pass them."""
@@ -69,9 +73,9 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(['none', 'pytorch', 'slurm', 'mpi']),
             default='none',
             show_default=True,
-            help='What starts the processes.',
+            help='Distributed launcher.',
         ),
-        click.option('--work-dir', metavar='DIR', help='Write logs and checkpoints to a folder.'),
+        click.option('--work-dir', metavar='DIR', help='Folder for logs and checkpoints.'),
     ):
         function = option(function)
     return function

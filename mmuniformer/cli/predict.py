@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmuniformer.cli.options import ConfigCommand, cfg_options
+from mmuniformer.cli.options import ConfigCommand, cfg_options, device
 from mmuniformer.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ SKIPPED_STATUS = 3
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 threshold = partial(click.option, type=click.FloatRange(0, 1), default=0.3, show_default=True)
-score_thr = threshold(
-    '--score-thr', help='Skip instances (pose: do not draw keypoints) with a lower score.'
-)
 
 
 def read_ann_file(ctx: click.Context, param: click.Parameter, path: Path | None) -> Any:
@@ -40,8 +37,10 @@ def shared(function: Callable[..., None]) -> Callable[..., None]:
         click.argument('config'),
         click.argument('checkpoint'),
         click.argument('inputs', nargs=-1, required=True, metavar='INPUT...'),
-        click.option('--out', type=FOLDER, help='Write here instead of predictions/TASK.'),
-        click.option('--device', help='Such as cpu or cuda:0.  [default: a GPU if there is one]'),
+        click.option(
+            '--out', type=FOLDER, metavar='DIR', help='Write here instead of predictions/TASK.'
+        ),
+        device,
         click.option(
             '--batch-size',
             type=click.IntRange(1),
@@ -54,6 +53,7 @@ def shared(function: Callable[..., None]) -> Callable[..., None]:
             '--ann-file',
             'data_set',
             type=FILE,
+            metavar='FILE',
             callback=read_ann_file,
             help='COCO data set that lists the images: results take its ids.',
         ),
@@ -77,9 +77,12 @@ def command() -> None:
 
 @command.command(cls=ConfigCommand)
 @shared
-@score_thr
+@threshold('--score-thr', help='Skip instances with a lower score.')
 def det(score_thr: float, **options: Any) -> None:
     """Detect objects: boxes and masks.
+
+    CONFIG is a path or the name of a shipped config. CHECKPOINT is a path or URL. INPUT is an
+    image, a video, a folder or a quoted glob pattern.
 
     Writes COCO results (bbox and RLE segmentation) and drawings.
     """
@@ -94,6 +97,9 @@ def det(score_thr: float, **options: Any) -> None:
 def seg(**options: Any) -> None:
     """Predict a class for each pixel.
 
+    CONFIG is a path or the name of a shipped config. CHECKPOINT is a path or URL. INPUT is an
+    image, a video, a folder or a quoted glob pattern.
+
     Writes mask PNGs with class indices, COCO results (an RLE per class) and drawings.
     """
     from mmuniformer.apis.inference import SegTask
@@ -102,12 +108,14 @@ def seg(**options: Any) -> None:
     run.write(SegTask(run.network))
 
 
-@command.command(cls=ConfigCommand)
+@command.command(cls=ConfigCommand, short_help='Estimate keypoints in boxes.')
 @shared
-@score_thr
-@click.option('--boxes', type=FILE, help='Take boxes from a COCO data set or COCO results.')
-@click.option('--det-config', help='Detect boxes first, with this config ...')
-@click.option('--det-checkpoint', help='... and this checkpoint.')
+@threshold('--score-thr', help='Do not draw keypoints with a lower score.')
+@click.option(
+    '--boxes', type=FILE, metavar='FILE', help='Take boxes from a COCO data set or COCO results.'
+)
+@click.option('--det-config', metavar='CONFIG', help='Detect boxes first, with this config ...')
+@click.option('--det-checkpoint', metavar='CHECKPOINT', help='... and this checkpoint.')
 @threshold('--box-thr', help='Skip boxes that were detected with a lower score.')
 @click.option(
     '--box-classes',
@@ -126,6 +134,9 @@ def pose(
     **options: Any,
 ) -> None:
     """Estimate keypoints in boxes of a file, of a detector, or in each image as a whole.
+
+    CONFIG is a path or the name of a shipped config. CHECKPOINT is a path or URL. INPUT is an
+    image, a video, a folder or a quoted glob pattern.
 
     Writes COCO results (keypoints) and drawings.
     """

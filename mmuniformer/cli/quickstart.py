@@ -32,7 +32,7 @@ def result_table(results: Sequence[Result]) -> Table:
     help='Run this task only; may be repeated.  [default: all]',
 )  # fmt: skip
 @click.option(
-    '--out', type=click.Path(file_okay=False, path_type=Path),
+    '--out', type=click.Path(file_okay=False, path_type=Path), metavar='DIR',
     default=Path('work_dirs/quickstart'), show_default=True,
     help='Folder for checkpoints, logs and drawings.',
 )  # fmt: skip

@@ -14,8 +14,8 @@ from mmuniformer.cli.options import ConfigCommand, cfg_options, run_options
 @click.argument('config')
 @click.argument('checkpoint')
 @run_options
-@click.option('--out', metavar='FILE.pkl', help='Write the predictions to a file.')
-@click.option('--show-dir', metavar='DIR', help='Draw the predictions into a folder.')
+@click.option('--out', metavar='FILE', help='Write the predictions to a .pkl file.')
+@click.option('--show-dir', metavar='DIR', help='Folder for drawings of the predictions.')
 @click.option('--tta', is_flag=True, help="Use the config's test-time augmentation.")
 @cfg_options
 def command(config: str, checkpoint: str, **options: Any) -> None:

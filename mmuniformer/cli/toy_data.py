@@ -18,16 +18,16 @@ def _setting(name: str, default: int, text: str):
 
 
 @click.command('toy-data')
-@click.argument('out', type=click.Path(path_type=Path))
+@click.argument('out', metavar='DIR', type=click.Path(path_type=Path))
 @_setting('--seed', Settings.seed, 'Seed of the scenes.')
 @_setting('--images', Settings.train_images, 'Number of training images.')
 @_setting('--val-images', Settings.val_images, 'Number of held-out images.')
 @_setting('--size', Settings.size, 'Side of the images in pixels.')
-@click.option('--force', is_flag=True, help='Replace what an earlier run wrote to OUT.')
+@click.option('--force', is_flag=True, help='Replace what an earlier run wrote to DIR.')
 def command(out: Path, seed: int, images: int, val_images: int, size: int, force: bool) -> None:
-    """Write toy scenes to the folder OUT, as COCO and ADE style datasets.
+    """Write toy scenes to the folder DIR, as COCO and ADE style datasets.
 
-    OUT/coco is a data root for detection and pose, OUT/ade one for segmentation.
+    DIR/coco is a data root for detection and pose, DIR/ade one for segmentation.
     """
     progress = Progress(console=Console(stderr=True))
     bar = progress.add_task('toy scenes')

@@ -20,7 +20,7 @@ from mmuniformer.cli.options import ConfigCommand, cfg_options, run_options
     is_flag=False,
     flag_value='auto',
     metavar='[CHECKPOINT]',
-    help='Continue from a checkpoint; without a path from the latest in the work dir.',
+    help='Continue from a checkpoint; without a path, from the latest in the work dir.',
 )
 @cfg_options
 def command(config: str, **options: Any) -> None:

@@ -40,7 +40,7 @@ def measure(arguments: list[str], out: Path) -> None:
 
 
 def layout_record(file: Path) -> str:
-    """Return the table of a benchmark's JSON file, with how it was measured.
+    """Return the table of a benchmark's JSON file, with when and on what it was measured.
 
     Raises:
         UserError: There is no such file.
@@ -51,7 +51,7 @@ def layout_record(file: Path) -> str:
         raise UserError(f'{file}: {error.strerror}; measure first, without --stored') from error
     header, *lines = table_of(record['rows'])
     table = generated.table(header, lines, numbers=True)
-    return f'{table}\n\n{record["time"][:10]}, {caption(record)}'
+    return f'{table}\n\n{caption(record)}'
 
 
 def write_table(page: Path, arguments: str, table: str) -> None:

@@ -102,20 +102,28 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 
 def caption(record: Mapping[str, Any]) -> str:
-    """Return how and on what a table's figures were measured."""
-    settings, machine = record['settings'], record['machine']
+    """Return when and on what a table's figures were measured."""
+    machine, repeats = record['machine'], record['settings']['repeats']
+    text = (
+        f'{record["time"][:10]}, {machine["device"]}, {machine["threads"]} threads, '
+        f'torch {machine["versions"]["torch"]}.'
+    )
+    if not record['rates']:
+        return text
     rates = ', '.join(f'{rate / 1e9:.0f} G {kind}' for kind, rate in record['rates'].items())
-    holder = 'a fresh process' if settings['device'].startswith('cpu') else "the GPU's allocator"
+    runs = 'one run' if repeats == 1 else f'median of {repeats} runs'
+    return f'{text} Times: {runs}. Matrix product: {rates} multiply-adds per second.'
+
+
+def legend(record: Mapping[str, Any]) -> str:
+    """Return what the columns of a table mean."""
     known = {name for row in record['rows'] for name, value in row.items() if value is not None}
     sentences = {
-        'profile': f'{machine["device"]}, {machine["threads"]} threads, torch '
-        f'{machine["versions"]["torch"]}.',
-        'ms': f'Times: median of {settings["repeats"]} in turn. Floor: multiply-adds at the pace '
-        f'of a matrix product ({rates} a second).',
+        'times_floor': 'x floor: time over that of the multiply-adds in a matrix product.',
         'dense_ms': 'dense to rest: ms by kind of operator, of one call under the profiler.',
-        'peak_mb': f'Peak memory: of {holder}, beyond what it held before the call.',
-        'gflops': 'FLOPs: multiply-adds of one image forward.',
-        'difference': "Difference: largest to plain's outputs, over the largest output.",
+        'peak_mb': 'peak MB: growth during the call.',
+        'gflops': 'GFLOPs: multiply-adds of one image forward.',
+        'difference': "difference: largest from plain's outputs, over the largest output.",
     }
     return ' '.join(text for name, text in sentences.items() if name in known)
 
@@ -130,8 +138,8 @@ def show(record: Mapping[str, Any], console: Console) -> None:
     table = Table(
         title=f'{settings["config"]}, {layouts}: {rows[0]["params_m"]:.2f}M parameters, '
         f'{settings["mode"]} at {sizes}',
-        caption=caption(record), caption_justify='left', box=SIMPLE_HEAD, padding=(0, 1, 0, 0),
-        pad_edge=False,
+        caption=f'{caption(record)}\n{legend(record)}', caption_justify='left',
+        box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False,
     )  # fmt: skip
     header, *lines = table_of(rows)
     for column, name in enumerate(header):

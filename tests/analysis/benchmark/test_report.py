@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, replace
 
 import pytest
+import torch
 from rich.console import Console
 
 from mmuniformer.analysis.benchmark.cases import Settings
@@ -14,6 +15,7 @@ from mmuniformer.analysis.benchmark.report import (
     Row,
     caption,
     compare_with_plain,
+    legend,
     make_record,
     show,
     table_of,
@@ -122,10 +124,21 @@ def test_json_and_csv_hold_the_same_rows(tmp_path):
 
 
 def test_caption_says_how_it_was_measured():
-    text = caption(make_record([PLAIN, FUSED], SETTINGS, {'float32': 2e10}))
-    for part in ('median of 5', '20 G float32', 'beyond what it held', "plain's outputs"):
+    record = make_record([PLAIN, FUSED], SETTINGS, {'float32': 2e10})
+    head, _, times = caption(record).partition(' Times: ')
+    assert head.startswith(record['time'][:10])
+    assert head.endswith(f'torch {torch.__version__}.')
+    assert times == 'median of 5 runs. Matrix product: 20 G float32 multiply-adds per second.'
+    once = make_record([PLAIN], replace(SETTINGS, repeats=1), {'float32': 2e10})
+    assert ' Times: one run. ' in caption(once)
+    untimed = make_record([PLAIN], replace(SETTINGS, repeats=0), {})
+    assert caption(untimed) == head
+
+
+def test_legend_explains_the_columns_of_the_table():
+    text = legend(make_record([PLAIN, FUSED], SETTINGS, {'float32': 2e10}))
+    for part in ('peak MB: growth', 'GFLOPs: multiply-adds', "plain's outputs"):
         assert part in text
-    assert "GPU's allocator" not in text
     assert 'profiler' not in text
 
 

@@ -13,7 +13,7 @@ from mmengine import Config
 from mmuniformer.analysis.benchmark import measure
 from mmuniformer.analysis.benchmark.baselines import BASELINES, baseline_cases, in_place
 from mmuniformer.analysis.benchmark.cases import OBJECTS, Settings, annotate, measuring
-from mmuniformer.analysis.benchmark.report import caption
+from mmuniformer.analysis.benchmark.report import legend
 from mmuniformer.analysis.metafile import stated_accuracy
 from mmuniformer.apis.config import find_config, load_config
 from mmuniformer.cli.benchmark import command, config_of
@@ -89,7 +89,7 @@ def test_json_is_the_files(tmp_path, in_process):
     assert record['settings']['mode'] == 'inference'
     assert record['rates'] == {}
     assert record['rows'][0]['dense_ms'] > 0
-    assert 'dense to rest' in caption(record)
+    assert 'dense to rest' in legend(record)
     assert record['rows'][0]['ms'] is None
     assert record['rows'][0]['layout'] == 'hourglass'
 
