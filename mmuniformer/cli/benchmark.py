@@ -64,7 +64,8 @@ def config_of(task: str, network: str, cfg_options: dict[str, Any]) -> Config:
 )  # fmt: skip
 @click.option(
     '--shape', 'shapes', type=click.IntRange(32), nargs=2, metavar='H W', multiple=True,
-    help="Image height and width; may be repeated.  [default: the task's published size; 512 512 for an arch]",
+    help="Image height and width; may be repeated.  [default: the task's published size; "
+    'of an arch 512 512]',
 )  # fmt: skip
 @click.option(
     '--batch-size', type=click.IntRange(1), default=1, show_default=True, help='Images per run.'
