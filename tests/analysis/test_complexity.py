@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from analysis.new_style import write_new_style, write_with_strings
 from click.testing import CliRunner
+from new_style import write_new_style, write_with_strings
 
 from mmuniformer.analysis import complexity as complexity_module
 from mmuniformer.analysis.complexity import (

@@ -75,7 +75,7 @@ def test_size_is_compared_after_the_exif_rotation(tmp_path):
         check_label_map(lying, photo)
 
 
-LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
+LOAD = [dict(type='LoadImageFromFile'), dict(type='mmseg.LoadAnnotations')]
 
 
 @pytest.mark.frameworks

@@ -6,9 +6,9 @@ import json
 
 import pytest
 import torch
-from analysis.new_style import write_new_style
 from click.testing import CliRunner
 from mmengine import Config
+from new_style import write_new_style
 
 from mmuniformer.analysis.benchmark import measure
 from mmuniformer.analysis.benchmark.baselines import BASELINES, baseline_cases, in_place
