@@ -17,7 +17,8 @@ from mmuniformer.apis.config import scope_of, test_scale
 from mmuniformer.apis.models import build_module
 from mmuniformer.errors import UserError
 from mmuniformer.models import UniFormer, UniFormerLight
-from mmuniformer.models.base import MIN_SIDE, StagedBackbone
+from mmuniformer.models.arch import TOTAL_STRIDE
+from mmuniformer.models.base import StagedBackbone
 from mmuniformer.models.uniformer import HYBRID_PERIOD, STAGE3_LAYOUTS
 from mmuniformer.models.weights.load import load_pretrained
 from mmuniformer.visualization.figures import Panel, Row, View, draw_rows, heat
@@ -115,7 +116,7 @@ def prepare(
     channels = resized[..., :: -1 if settings.get('bgr_to_rgb') else 1]
     mean, std = np.array(settings.get('mean') or 0), np.array(settings.get('std') or 1)
     tensor = torch.from_numpy(((channels - mean) / std).astype(np.float32)).permute(2, 0, 1)[None]
-    tensor = F.pad(tensor, (0, -size[0] % MIN_SIDE, 0, -size[1] % MIN_SIDE))
+    tensor = F.pad(tensor, (0, -size[0] % TOTAL_STRIDE, 0, -size[1] % TOTAL_STRIDE))
     padded = tuple(tensor.shape[2:])
     return View(resized[..., ::-1], padded, (x * size[0] / width, y * size[1] / height)), tensor
 

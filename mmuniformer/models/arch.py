@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 NUM_STAGES = 4
 STRIDES = (4, 2, 2, 2)
+TOTAL_STRIDE = math.prod(STRIDES)
+"""Pixels of the image in a patch of stage 4: the smallest side that a network takes."""
 ATTENTION_STAGES = (2, 3)
 """Stages (from 0) whose blocks attend; the earlier ones convolve."""
 

@@ -14,15 +14,19 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmuniformer.errors import InputError
-from mmuniformer.models.arch import HOURGLASS_FIELDS, NUM_STAGES, STRIDES, Arch, resolve_arch
+from mmuniformer.models.arch import (
+    HOURGLASS_FIELDS,
+    NUM_STAGES,
+    STRIDES,
+    TOTAL_STRIDE,
+    Arch,
+    resolve_arch,
+)
 from mmuniformer.models.blocks import LocalBlock
 from mmuniformer.models.execution import set_policies
 from mmuniformer.models.execution.folding import fold
 from mmuniformer.models.layers import ConvEmbed, MapLayerNorm, PatchEmbed
 from mmuniformer.models.weights.load import check_state_dict, load_pretrained, split_init_cfg
-
-MIN_SIDE = 32
-"""Smallest image side in pixels: stage 4 has a stride of 32."""
 
 
 class StagedBackbone(BaseModule):
@@ -197,10 +201,10 @@ class StagedBackbone(BaseModule):
             )
         if x.shape[0] == 0:
             raise ValueError('the backbone takes a batch of at least one image, not of none')
-        if min(x.shape[2:]) < MIN_SIDE:
+        if min(x.shape[2:]) < TOTAL_STRIDE:
             raise InputError(
                 f'an image of {x.shape[2]} x {x.shape[3]} (H x W) is too small: both sides should '
-                f'be at least {MIN_SIDE}, resize or pad it'
+                f'be at least {TOTAL_STRIDE}, resize or pad it'
             )
 
     def switch_to_deploy(self, test_cfg: Any = None) -> None:
