@@ -14,11 +14,10 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from mmuniformer.errors import UserError
+from mmuniformer.models.arch import TOTAL_STRIDE
 from mmuniformer.registry import type_name
 
 PACKAGE = Path(__file__).resolve().parents[1]
-STRIDE = 32
-"""Of stage 4, in pixels."""
 
 
 class Task(NamedTuple):
@@ -66,6 +65,8 @@ def find_config(name: str) -> Path:
 def load_config(path: str | Path, cfg_options: Mapping[str, Any] | None = None) -> Config:
     """Read a config by its path, or a shipped one by its name, and change settings in it.
 
+    A ``data_preprocessor`` beside the model becomes the model's, unless that has its own.
+
     Args:
         path: Path or name.
         cfg_options: New values by dotted key, like ``{'model.backbone.arch': 'nano'}``.
@@ -82,6 +83,9 @@ def load_config(path: str | Path, cfg_options: Mapping[str, Any] | None = None) 
         cfg.merge_from_dict(dict(cfg_options or {}))
     except (KeyError, TypeError, IndexError) as error:
         raise UserError(f'--cfg-options does not fit {file}: {error}') from error
+    if cfg.get('data_preprocessor') and isinstance(cfg.get('model'), dict):
+        # As mmengine's Runner does, which prediction and export do without.
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     return cfg
 
 
@@ -94,12 +98,7 @@ def framework_of(cfg: Config) -> str | None:
     return package if package in {task.scope for task in TASKS.values()} else None
 
 
-def test_data(cfg: Config) -> Mapping[str, Any]:
-    """Return the config of the test dataset; see ``split_data``."""
-    return split_data(cfg, 'test')
-
-
-def split_data(cfg: Config, split: str) -> Mapping[str, Any]:
+def split_data(cfg: Config, split: str = 'test') -> Mapping[str, Any]:
     """Return the config of the dataset of a split, of a wrapped one the first inside.
 
     Raises:
@@ -119,7 +118,7 @@ def split_data(cfg: Config, split: str) -> Mapping[str, Any]:
 
 def test_scale(cfg: Config) -> tuple[int, int] | None:
     """Return the two sides that the test pipeline resizes images to; None if it does not."""
-    for transform in test_data(cfg)['pipeline'] if cfg.get('test_dataloader') else ():
+    for transform in split_data(cfg)['pipeline'] if cfg.get('test_dataloader') else ():
         scale = transform.get('scale')
         if scale and type_name(transform).endswith('Resize'):
             return (scale, scale) if isinstance(scale, int) else tuple(scale)
@@ -138,7 +137,7 @@ def test_image_size(cfg: Config) -> tuple[int, int]:
         width, height = cfg.codec.input_size
         return height, width
     if scale := test_scale(cfg):
-        return tuple(math.ceil(side / STRIDE) * STRIDE for side in sorted(scale))
+        return tuple(math.ceil(side / TOTAL_STRIDE) * TOTAL_STRIDE for side in sorted(scale))
     raise UserError('the config does not state the size of images: give --shape HEIGHT WIDTH')
 
 

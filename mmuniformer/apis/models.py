@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import MODELS
 from torch import nn
 
@@ -34,7 +39,7 @@ def build_model(
     model has the attribute ``dataset_meta`` (classes and the like) where the checkpoint has it.
 
     Args:
-        cfg: The config.
+        cfg: The config, as ``load_config`` reads it.
         checkpoint: A whole model's weights: path or URL.
         device: Where the model is put. On the meta device it is built without memory.
 
@@ -56,3 +61,27 @@ def build_model(
         if meta := (raw.get('meta') or {}).get('dataset_meta'):
             model.dataset_meta = meta
     return model.to(device).eval()
+
+
+@contextlib.contextmanager
+def quiet(prints: bool = False) -> Iterator[None]:
+    """Hide what frameworks and exporters warn of and log below a warning.
+
+    Args:
+        prints: Let through what is printed.
+    """
+    levels = {
+        logging.getLogger('torch.onnx'): logging.ERROR,
+        MMLogger.get_current_instance(): logging.WARNING,
+    }
+    before = {logger: logger.level for logger in levels}
+    hidden = contextlib.nullcontext() if prints else contextlib.redirect_stdout(io.StringIO())
+    with warnings.catch_warnings(), hidden:
+        warnings.simplefilter('ignore')
+        try:
+            for logger, level in levels.items():
+                logger.setLevel(level)
+            yield
+        finally:
+            for logger, level in before.items():
+                logger.setLevel(level)

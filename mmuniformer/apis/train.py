@@ -11,7 +11,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
-from mmuniformer.apis.config import find_config, framework_of, load_config, scope_of, test_data
+from mmuniformer.apis.config import find_config, framework_of, load_config, scope_of, split_data
 from mmuniformer.engine.runner import metrics_of
 from mmuniformer.errors import UserError
 from mmuniformer.registry import type_name
@@ -103,7 +103,7 @@ def evaluate(
         if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
             raise UserError(f'--tta: {config} lacks tta_model or tta_pipeline.')
         cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-        test_data(cfg).pipeline = cfg.tta_pipeline
+        split_data(cfg).pipeline = cfg.tta_pipeline
     if out:
         dump_into(cfg, out)
     with scope_of(cfg):

@@ -11,14 +11,14 @@ from rich.console import Console
 from mmuniformer.apis.config import load_config
 from mmuniformer.cli.options import ConfigCommand, cfg_options
 from mmuniformer.deployment.export import Options, export
-from mmuniformer.deployment.files import SUFFIXES
+from mmuniformer.deployment.files import FORMATS
 
 
 @click.command('export', cls=ConfigCommand)
 @click.argument('config')
 @click.argument('checkpoint', required=False)
 @click.option(
-    '--format', type=click.Choice(list(SUFFIXES)), default=Options.format, show_default=True,
+    '--format', type=click.Choice(list(FORMATS)), default=Options.format, show_default=True,
     help='Format of the file.',
 )  # fmt: skip
 @click.option('--backbone-only', is_flag=True, help='Leave neck and heads out.')

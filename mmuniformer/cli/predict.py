@@ -216,7 +216,7 @@ class Run:
             if self.writer.finished:
                 counts = f'{len(self.writer.images)} images, {self.writer.records} {task.unit}'
                 click.echo(f'{counts}: {self.writer.results}')
-        if skipped := sum(getattr(task, 'skipped', {}).values()):
+        if skipped := sum(task.skipped.values()):
             used = ', '.join(category['name'] for category in task.categories)
             click.echo(f'{skipped} boxes not used: not {used}, crowds, or thinner than a pixel')
         self.end()

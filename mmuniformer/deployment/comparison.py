@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -14,8 +14,9 @@ from torch.utils.benchmark import Timer
 
 from mmuniformer.analysis.benchmark.scores import evaluate
 from mmuniformer.apis.config import framework_of, scope_of
-from mmuniformer.deployment.files import MIN_SIDE, quiet, runner
-from mmuniformer.deployment.networks import Outputs, Target
+from mmuniformer.apis.models import quiet
+from mmuniformer.deployment.files import MIN_DYNAMIC_SIDE, Run, runner
+from mmuniformer.deployment.networks import Target
 
 BOX_TOLERANCE = 0.1
 """Pixels between the sides of equal boxes; no overlap, because boxes may have no area."""
@@ -28,7 +29,6 @@ RESULTS = {True: '[green]passes', False: '[red]fails', None: '[yellow]nothing de
 SECONDS = 1.0
 """Time spent on timing each network."""
 
-Run = Callable[[Tensor], Outputs]
 Shape = tuple[int, int, int]
 """Batch, height and width."""
 Row = dict[str, str | int | float | bool | None]
@@ -45,8 +45,9 @@ def shapes_to_compare(shape: Shape, dynamic: bool) -> list[Shape]:
     _, height, width = shape
     if not dynamic:
         return [shape]
-    smaller = (max(MIN_SIDE, height // 2) + 5, max(MIN_SIDE, width * 3 // 4) + 9)
-    return [(1, height, width), (3, *smaller), (2, MIN_SIDE + 39, MIN_SIDE + 7)]
+    least = MIN_DYNAMIC_SIDE
+    smaller = (max(least, height // 2) + 5, max(least, width * 3 // 4) + 9)
+    return [(1, height, width), (3, *smaller), (2, least + 39, least + 7)]
 
 
 @torch.no_grad()

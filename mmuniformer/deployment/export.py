@@ -10,14 +10,15 @@ from mmengine.config import Config
 from rich.console import Console
 from torch import nn
 
-from mmuniformer.apis.config import framework_of, scope_of, test_image_size
-from mmuniformer.apis.inference.network import config_meta
-from mmuniformer.apis.models import build_model
-from mmuniformer.datasets.checks.annotations import check_dataset
+from mmuniformer.apis.config import framework_of, scope_of, split_data, test_image_size
+from mmuniformer.apis.models import build_model, quiet
+from mmuniformer.datasets.checks.config import dataset_meta
+from mmuniformer.datasets.checks.dataset import check_dataset
 from mmuniformer.deployment import comparison, files, images
 from mmuniformer.deployment.networks import is_detector, make_target
 from mmuniformer.errors import UserError, refuse_existing
 from mmuniformer.models.base import find_backbone
+from mmuniformer.models.weights.files import whole_file
 from mmuniformer.version import __version__
 
 CALIBRATION_IMAGES = 64
@@ -48,19 +49,19 @@ class Options:
         Raises:
             UserError: Names the options.
         """
-        onnx = self.format == 'onnx'
+        complete = files.FORMATS[self.format].complete
         if detects and (self.int8 or self.score):
             raise UserError('--int8 and --score are for segmentors and pose estimators')
-        if detects and (not onnx or (self.static or 1) > 1):
+        if detects and (not complete or (self.static or 1) > 1):
             raise UserError(
                 'a whole detector is exported as ONNX for one image of one size: leave out '
                 '--format and --static, or add --backbone-only'
             )
-        if self.int8 and (not onnx or self.static):
+        if self.int8 and (not complete or self.static):
             raise UserError('--int8 needs --format onnx and no --static')
         if self.calibrate and not self.int8:
             raise UserError('--calibrate needs --int8')
-        if self.score and (not onnx or self.static or self.backbone_only or checkpoint is None):
+        if self.score and (not complete or self.static or self.backbone_only or checkpoint is None):
             raise UserError(
                 '--score needs a whole, trained model: give its CHECKPOINT, --format onnx, and '
                 'neither --static nor --backbone-only'
@@ -90,24 +91,24 @@ def export(
     detects = is_detector(cfg, options.backbone_only)
     dynamic = not (options.static or detects)
     options.validate(detects, checkpoint)
-    if options.format == 'onnx':
-        files.check_libraries()
+    form = files.FORMATS[options.format]
+    files.check_libraries(form.libraries)
     file, *quantized = output_files(cfg, options)
     if options.score:
         for name in ('test_dataloader', 'test_evaluator'):
             if name not in cfg:
                 raise UserError(f'--score: the config has no {name}')
         if cfg.get('check_data', True):
-            with files.quiet(), scope_of(cfg):
+            with quiet(), scope_of(cfg):
                 check_dataset(cfg.test_dataloader.dataset)
     size = options.shape or test_image_size(cfg)
-    if dynamic and min(size) < files.MIN_SIDE:
+    if dynamic and min(size) < files.MIN_DYNAMIC_SIDE:
         raise UserError(
-            f'--shape {size[0]} {size[1]}: a dynamic file takes sides from {files.MIN_SIDE} up; '
-            'add --static 1 for a smaller one'
+            f'--shape {size[0]} {size[1]}: a dynamic file takes sides from '
+            f'{files.MIN_DYNAMIC_SIDE} up; add --static 1 for a smaller one'
         )
     example = (options.static or 1, *size)
-    with files.quiet():
+    with quiet():
         model = build_model(cfg, checkpoint)
         metadata = metadata_of(cfg, model, size)
     target = make_target(cfg, model, options.backbone_only, size)
@@ -124,12 +125,13 @@ def export(
         calibration = images.images_from(source, cfg, model, CALIBRATION_IMAGES)
     if options.check and detects:
         detected = images.images_to_compare(cfg, model, size)
-    with files.appearing(file) as unchecked:
+    with whole_file(file) as unchecked:
         with console.status(f'writing {file} ...'):
-            files.write(target, unchecked, example, dynamic, metadata)
+            program = files.trace(target, example, dynamic)
+            form.write(program, target.output_names, unchecked, metadata)
         if options.check:
             with console.status('comparing it with PyTorch ...'):
-                run, tolerance = files.runner(unchecked), options.tolerance
+                run, tolerance = form.run(unchecked), options.tolerance
                 if detects:
                     rows = comparison.compare_detections(run, target.expected, detected, tolerance)
                 else:
@@ -142,7 +144,7 @@ def export(
                     f'than --tolerance {tolerance:g}'
                 )
     for smaller in quantized:
-        with console.status(f'writing {smaller} ...'), files.appearing(smaller) as unfinished:
+        with console.status(f'writing {smaller} ...'), whole_file(smaller) as unfinished:
             files.write_int8(file, unfinished, calibration)
     if options.score:
         with console.status('scoring ...'):
@@ -157,7 +159,7 @@ def output_files(cfg: Config, options: Options) -> list[Path]:
     Raises:
         UserError: A file exists, has another suffix, or the folder cannot be created.
     """
-    suffix = files.SUFFIXES[options.format]
+    suffix = files.FORMATS[options.format].suffix
     stem = Path(cfg.filename).stem
     name = f'{stem}{"_backbone" * options.backbone_only}{suffix}'
     file = options.out or Path('work_dirs') / stem / name
@@ -179,7 +181,7 @@ def metadata_of(cfg: Config, model: nn.Module, size: tuple[int, int]) -> dict[st
     meta = {}
     if framework_of(cfg) and 'test_dataloader' in cfg:
         with scope_of(cfg):
-            meta = {**config_meta(cfg), **getattr(model, 'dataset_meta', {})}
+            meta = {**dataset_meta(split_data(cfg)), **getattr(model, 'dataset_meta', {})}
     names = meta.get('classes') or dict(meta.get('keypoint_id2name', {})).values()
     return {
         'mmuniformer': __version__,

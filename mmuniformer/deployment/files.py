@@ -2,64 +2,57 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import io
 import json
-import logging
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from mmengine.logging import MMLogger
 from torch import Tensor
-from torch.export import Dim
+from torch.export import Dim, ExportedProgram
 
+from mmuniformer.apis.models import quiet
 from mmuniformer.deployment.networks import Outputs, Target
 from mmuniformer.deployment.operators import translations
 from mmuniformer.errors import UserError
+from mmuniformer.models.arch import TOTAL_STRIDE
 
-SUFFIXES = {'onnx': '.onnx', 'torch-export': '.pt2'}
 OPSET = 18
-MIN_SIDE = 64
+MIN_DYNAMIC_SIDE = 2 * TOTAL_STRIDE
 """Smallest image side of a file with dynamic sizes: 2 tokens in stage 4."""
 AXES = ('batch', 'channels', 'height', 'width')
-LIBRARIES = ('onnx', 'onnxscript', 'onnxruntime')
+Run = Callable[[Tensor], Outputs]
+"""Runs a network on images ``(N, C, H, W)``."""
 QUANTIZED = ['Conv', 'MatMul', 'Gemm']
 """Operators in integers; attention's products, softmax, norms and GELU stay in float32."""
 
 
-def check_libraries() -> None:
-    """Import what ONNX files need.
+def check_libraries(names: Iterable[str]) -> None:
+    """Import what a format needs.
 
     Raises:
         UserError: A library does not import.
     """
-    for name in LIBRARIES:
+    for name in names:
         try:
             importlib.import_module(name)
         except ImportError as error:
             raise UserError(
-                f'ONNX files need {name}, which does not import ({error}): '
+                f'this --format needs {name}, which does not import ({error}): '
                 'pip install "mmuniformer[export]"'
             ) from error
 
 
-def write(
-    target: Target, file: Path, shape: tuple[int, int, int], dynamic: bool, metadata: Mapping
-) -> None:
-    """Trace a network and write its graph and weights to a file of the format of its suffix.
+def trace(target: Target, shape: tuple[int, int, int], dynamic: bool) -> ExportedProgram:
+    """Trace a network.
 
     Args:
         target: What to export.
-        file: Where to write.
         shape: Batch, height and width of the example.
-        dynamic: The file also takes other batches and sizes.
-        metadata: Written as JSON: into an ONNX file value by value, into a torch.export file as
-            ``metadata.json``.
+        dynamic: The program also takes other batches and sizes.
 
     Raises:
         UserError: The operators depend on the size.
@@ -68,25 +61,29 @@ def write(
     sizes = None
     if dynamic:
         batch = max(batch, 2)  # PyTorch fixes sizes of 1.
-        side = Dim.DYNAMIC(min=MIN_SIDE)
+        side = Dim.DYNAMIC(min=MIN_DYNAMIC_SIDE)
         sizes = {0: Dim.DYNAMIC, 2: side, 3: side}
     image = torch.zeros(batch, target.channels, height, width)
+    try:
+        with torch.no_grad(), quiet():
+            return torch.export.export(target.network, (image,), dynamic_shapes=(sizes,))
+    except torch._dynamo.exc.UserError as error:
+        reason = str(error).split('\n\n')[0]
+        raise UserError(
+            f'one graph of the network cannot take all sizes: export one size with --static '
+            f'({reason})'
+        ) from error
+
+
+def write_onnx(
+    program: ExportedProgram, output_names: Sequence[str], file: Path, metadata: Mapping
+) -> None:
+    """Write an ONNX file; its metadata are JSON value by value."""
     with torch.no_grad(), quiet():
-        try:
-            program = torch.export.export(target.network, (image,), dynamic_shapes=(sizes,))
-        except torch._dynamo.exc.UserError as error:
-            reason = str(error).split('\n\n')[0]
-            raise UserError(
-                f'one graph of the network cannot take all sizes: export one size with --static '
-                f'({reason})'
-            ) from error
-        if file.suffix != SUFFIXES['onnx']:
-            extra = {'metadata.json': json.dumps(metadata)}
-            return torch.export.save(program, file, extra_files=extra)
         exported = torch.onnx.export(
             program,
             input_names=['image'],
-            output_names=target.output_names,
+            output_names=output_names,
             opset_version=OPSET,
             custom_translation_table=translations(),
             dynamo=True,
@@ -100,6 +97,14 @@ def write(
     exported.model.metadata_props.update(entries)
     exported.save(file, external_data=False)
     onnx.checker.check_model(file, full_check=True)
+
+
+def write_program(
+    program: ExportedProgram, output_names: Sequence[str], file: Path, metadata: Mapping
+) -> None:
+    """Write a torch.export file, whose outputs have no names; its metadata are one JSON file."""
+    with quiet():
+        torch.export.save(program, file, extra_files={'metadata.json': json.dumps(metadata)})
 
 
 def write_int8(source: Path, file: Path, images: Iterator[Tensor]) -> None:
@@ -130,12 +135,8 @@ def write_int8(source: Path, file: Path, images: Iterator[Tensor]) -> None:
         )
 
 
-def runner(file: Path) -> Callable[[Tensor], Outputs]:
-    """Return the function that runs a file of either format on the CPU."""
-    if file.suffix != SUFFIXES['onnx']:
-        # Guards also hold what tracing noticed of the example and never used, such as that its
-        # windows needed padding.
-        return torch.export.load(file).module(check_guards=False)
+def run_onnx(file: Path) -> Run:
+    """Return the function that runs an ONNX file on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -144,31 +145,33 @@ def runner(file: Path) -> Callable[[Tensor], Outputs]:
     return lambda image: tuple(map(torch.from_numpy, session.run(None, {'image': image.numpy()})))
 
 
-@contextlib.contextmanager
-def appearing(file: Path) -> Iterator[Path]:
-    """Give a temporary name to write to, which becomes the file unless an error is raised."""
-    unchecked = file.with_stem(f'{file.stem}.unchecked')
-    try:
-        yield unchecked
-        unchecked.replace(file)
-    finally:
-        unchecked.unlink(missing_ok=True)
+def run_program(file: Path) -> Run:
+    """Return the function that runs a torch.export file on the CPU."""
+    # Guards also hold what tracing noticed of the example and never used, such as that its
+    # windows needed padding.
+    return torch.export.load(file).module(check_guards=False)
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Hide what exporters and frameworks print, log below a warning, and warn of."""
-    levels = {
-        logging.getLogger('torch.onnx'): logging.ERROR,
-        MMLogger.get_current_instance(): logging.WARNING,
-    }
-    before = {logger: logger.level for logger in levels}
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter('ignore')
-        try:
-            for logger, level in levels.items():
-                logger.setLevel(level)
-            yield
-        finally:
-            for logger, level in before.items():
-                logger.setLevel(level)
+class Format(NamedTuple):
+    """A format of files: how they are written and run, and what they can hold."""
+
+    suffix: str
+    write: Callable[[ExportedProgram, Sequence[str], Path, Mapping], None]
+    """Write a program with the names of its outputs and metadata to a file."""
+    run: Callable[[Path], Run]
+    libraries: tuple[str, ...] = ()
+    """What has to import."""
+    complete: bool = False
+    """Whether whole detectors, 8-bit forms and scores are offered."""
+
+
+FORMATS = {
+    'onnx': Format('.onnx', write_onnx, run_onnx, ('onnx', 'onnxscript', 'onnxruntime'), True),
+    'torch-export': Format('.pt2', write_program, run_program),
+}
+"""By the name that ``--format`` takes."""
+
+
+def runner(file: Path) -> Run:
+    """Return the function that runs a file of the format of its suffix on the CPU."""
+    return next(each for each in FORMATS.values() if each.suffix == file.suffix).run(file)

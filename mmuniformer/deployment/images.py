@@ -14,12 +14,13 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS
 from torch import Tensor, nn
 
-from mmuniformer.apis.config import scope_of, split_data, test_data
+from mmuniformer.apis.config import scope_of, split_data
 from mmuniformer.apis.inference.decode import is_video, read_image
-from mmuniformer.apis.inference.network import array_pipeline, config_meta
+from mmuniformer.apis.inference.network import array_pipeline
 from mmuniformer.apis.inference.sources import listing
-from mmuniformer.datasets.checks.annotations import check_dataset
-from mmuniformer.deployment.files import quiet
+from mmuniformer.apis.models import quiet
+from mmuniformer.datasets.checks.config import dataset_meta
+from mmuniformer.datasets.checks.dataset import check_dataset
 from mmuniformer.errors import UserError
 
 COMPARED_IMAGES = 16
@@ -45,7 +46,7 @@ def images_from(source: str | Path, cfg: Config, model: nn.Module, count: int) -
     with quiet(), scope_of(cfg):
         if isinstance(source, Path):
             paths = [path for path in listing(source) if not is_video(path)]
-            pipeline, meta = Compose(array_pipeline(cfg)), config_meta(cfg)
+            pipeline, meta = Compose(array_pipeline(cfg)), dataset_meta(split_data(cfg))
 
             def sample(index: int) -> dict[str, Any]:
                 image = read_image(paths[index])
@@ -59,7 +60,7 @@ def images_from(source: str | Path, cfg: Config, model: nn.Module, count: int) -
             total = len(paths)
         else:
             settings = copy.deepcopy(split_data(cfg, source))
-            settings.update(pipeline=test_data(cfg)['pipeline'])
+            settings.update(pipeline=split_data(cfg)['pipeline'])
             if cfg.get('check_data', True):
                 check_dataset(settings)
             dataset = DATASETS.build(settings)

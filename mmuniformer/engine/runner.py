@@ -16,9 +16,9 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmuniformer.datasets.checks.annotations import check_dataset
+from mmuniformer.datasets.checks.config import is_remote
+from mmuniformer.datasets.checks.dataset import check_dataset
 from mmuniformer.datasets.checks.pose import check_outputs
-from mmuniformer.datasets.checks.types import is_remote
 from mmuniformer.engine.checkpoint import unwrapped
 from mmuniformer.engine.precision import keep_interfaces_in_float32
 from mmuniformer.errors import CheckpointError, UserError

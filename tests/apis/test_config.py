@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from mmengine.config import Config
 
-from mmuniformer.apis.config import framework_of, test_data, test_image_size
+from mmuniformer.apis.config import framework_of, load_config, test_image_size
 from mmuniformer.errors import UserError
 from mmuniformer.models import UniFormer
 from mmuniformer.registry import type_name
 
-test_data.__test__ = test_image_size.__test__ = False  # not tests of pytest
+test_image_size.__test__ = False  # not tests of pytest
 
 
 class RandomResize:
@@ -54,3 +54,25 @@ def test_image_size_of_a_pose_estimator_is_its_codecs():
 )
 def test_framework_of_a_config(cfg, wanted):
     assert framework_of(Config(cfg)) == wanted
+
+
+@pytest.mark.parametrize(
+    ('model', 'wanted'), [('dict()', 7), ('dict(data_preprocessor=dict(mean=[3]))', 3)]
+)
+def test_data_preprocessor_beside_the_model_is_the_models_as_for_the_runner(
+    tmp_path, model, wanted
+):
+    file = tmp_path / 'config.py'
+    file.write_text(f'data_preprocessor = dict(mean=[1])\nmodel = {model}\n')
+    cfg = load_config(file, {'data_preprocessor.mean': [7]})
+    assert cfg.model.data_preprocessor.mean == [wanted]
+
+
+def test_configs_without_a_model_or_data_preprocessor_stay_as_they_are(tmp_path):
+    file = tmp_path / 'config.py'
+    for text, wanted in [
+        ('data_preprocessor = dict(mean=[1])', {'data_preprocessor': {'mean': [1]}}),
+        ('data_preprocessor = None\nmodel = dict()', {'data_preprocessor': None, 'model': {}}),
+    ]:
+        file.write_text(text)
+        assert load_config(file).to_dict() == wanted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -58,8 +59,10 @@ def make_backbone(layout, **options):
 def export(model, file, dynamic=True, example=EXAMPLE):
     """Write a backbone to a file of the format of its suffix."""
     target = make_target(Config({}), model, backbone_only=False, shape=example[1:])
-    files.write(target, file, example, dynamic, {'size': [96, 160]})
-    return files.runner(file)
+    form = next(each for each in files.FORMATS.values() if each.suffix == file.suffix)
+    program = files.trace(target, example, dynamic)
+    form.write(program, target.output_names, file, {'size': [96, 160]})
+    return form.run(file)
 
 
 def compare(run, expected, shapes=UNLIKE_IT, tolerance=1e-3):
@@ -160,7 +163,7 @@ def test_compared_shapes_are_unlike_the_example():
     assert len({batch for batch, _, _ in [first, *others]}) == 3
     assert all(height % 16 and width % 16 for _, height, width in others)
     smallest = comparison.shapes_to_compare((1, 64, 64), dynamic=True)
-    assert min(side for _, *sides in smallest for side in sides) >= files.MIN_SIDE
+    assert min(side for _, *sides in smallest for side in sides) >= files.MIN_DYNAMIC_SIDE
 
 
 @pytest.mark.parametrize(
@@ -220,7 +223,7 @@ def test_file_that_is_there_is_kept(refusal, tmp_path):
     assert (tmp_path / 'net.onnx').read_text() == 'mine'
 
 
-@pytest.mark.parametrize('name', files.LIBRARIES)
+@pytest.mark.parametrize('name', files.FORMATS['onnx'].libraries)
 def test_missing_library_is_named_with_the_fix(refusal, monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
     message = refusal()
@@ -262,7 +265,9 @@ def test_8_bit_file_that_is_not_finished_does_not_stay(onnx, tmp_path, toy_root,
         file.write_text('half')
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files, 'write', lambda target, file, *_: file.write_text('whole'))
+    faked = files.FORMATS['onnx']._replace(write=lambda *args: args[2].write_text('whole'))
+    monkeypatch.setitem(files.FORMATS, 'onnx', faked)
+    monkeypatch.setattr(files, 'trace', lambda *args: None)
     monkeypatch.setattr(files, 'write_int8', quantize)
     options = Options(
         out=tmp_path / 'net.onnx', int8=True, calibrate=toy_root / 'coco/val2017', check=False
@@ -304,6 +309,27 @@ def test_options_that_a_detector_lacks_are_refused_before_the_work(onnx, tmp_pat
     assert 'or --no-check' in refusal('--cfg-options', f'{root}{tmp_path}/none/')
     data = ('--cfg-options', f'{root}{toy_root}/coco/')
     assert 'no image of the test data fits into 64 x 64' in refusal('--shape', 64, 64, *data)
+
+
+def test_format_of_the_table_writes_and_runs_its_own_files(tmp_path, monkeypatch):
+    """Also one that is neither ONNX nor torch.export."""
+
+    def write(program, output_names, file, metadata):
+        file.write_text(f'{output_names[-1]}, {metadata["size"]}')
+
+    def run(file):
+        assert file.read_text() == 'stage4, [64, 64]'
+        return lambda image: (image.flatten(),)
+
+    monkeypatch.setitem(files.FORMATS, 'third', files.Format('.third', write, run))
+    monkeypatch.setattr(files, 'trace', lambda target, example, dynamic: None)
+    (tmp_path / 'net.py').write_text(CONFIG)
+    cfg = load_config(tmp_path / 'net.py')
+    options = Options(format='third', shape=(64, 64), out=tmp_path / 'net.third', check=False)
+    assert export_model(cfg, None, options) == [tmp_path / 'net.third']
+    assert files.runner(tmp_path / 'net.third')(torch.ones(2, 3))[0].tolist() == [1] * 6
+    with pytest.raises(UserError, match='--int8 needs --format onnx'):
+        export_model(cfg, None, replace(options, int8=True))
 
 
 def test_file_of_another_format_is_refused(refusal):

@@ -5,9 +5,9 @@ import textwrap
 import pytest
 import torch
 
-from mmuniformer.apis.config import find_config, load_config, scope_of
-from mmuniformer.apis.inference.network import config_meta
+from mmuniformer.apis.config import find_config, load_config, scope_of, split_data
 from mmuniformer.apis.models import build_model
+from mmuniformer.datasets.checks.config import dataset_meta
 
 CONFIGS = {
     'det': 'mask-rcnn_uniformer-nano_fpn_toy',
@@ -52,7 +52,7 @@ def files(tmp_path_factory, toy_root):
         torch.manual_seed(0)
         cfg = load_config(config)
         with scope_of(cfg):
-            meta = {'dataset_meta': config_meta(cfg)}
+            meta = {'dataset_meta': dataset_meta(split_data(cfg))}
         weights = build_model(cfg).state_dict()
         torch.save({'state_dict': weights, 'meta': meta}, folder / f'{task}.pth')
         places[task] = (str(find_config(config)), str(folder / f'{task}.pth'))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,13 +10,12 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmengine.structures import PixelData
 from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
 from mmuniformer.analysis.layouts import backbone_settings
-from mmuniformer.apis.models import build_model
+from mmuniformer.apis.models import build_model, quiet
 from mmuniformer.engine.precision import keep_interfaces_in_float32
 from mmuniformer.errors import UserError
 from mmuniformer.models.base import find_backbone
@@ -240,15 +237,11 @@ def annotate(task: str, model: nn.Module, images: int, shape: Shape) -> list[Any
 
 @contextmanager
 def measuring() -> Iterator[None]:
-    """Silence the frameworks' talk of themselves; report ``torch.compile`` by its own reason."""
+    """Silence the frameworks; report ``torch.compile`` by its own reason."""
     from torch._dynamo.exc import TorchDynamoException
 
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', module='mm(det|seg|pose|cv|engine|pretrain)')
+        with quiet(prints=True):  # the progress of scores, too
             yield
     except TorchDynamoException as error:
         reason = str(error).strip().partition('\n')[0]
@@ -256,5 +249,3 @@ def measuring() -> Iterator[None]:
             f'profile compile: torch.compile failed with {type(error).__name__}: {reason}; '
             'leave compile out of --profiles to measure the others'
         ) from error
-    finally:
-        logger.setLevel(level)

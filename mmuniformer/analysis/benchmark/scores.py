@@ -12,7 +12,7 @@ from rich.progress import track
 from torch import nn
 
 from mmuniformer.apis.config import scope_of
-from mmuniformer.datasets.checks.annotations import check_dataset
+from mmuniformer.datasets.checks.dataset import check_dataset
 from mmuniformer.datasets.checks.label_maps import check_batch, check_files
 from mmuniformer.errors import UserError
 

@@ -10,11 +10,12 @@ from mmengine.structures import InstanceData
 
 from mmuniformer.apis.inference.coco import DataSet, categories_of, encode_mask
 from mmuniformer.apis.inference.network import Network
+from mmuniformer.apis.inference.run import Task
 from mmuniformer.apis.inference.sources import Frame
 from mmuniformer.visualization.draw import colors, draw_instances
 
 
-class DetTask:
+class DetTask(Task):
     """Predicts boxes and masks.
 
     Args:

@@ -12,22 +12,22 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 
-from mmuniformer.apis.config import TASKS, framework_of, load_config, scope_of, test_data
+from mmuniformer.apis.config import TASKS, framework_of, load_config, scope_of, split_data
 from mmuniformer.apis.models import build_model
-from mmuniformer.datasets.checks.types import dataset_meta
+from mmuniformer.datasets.checks.config import dataset_meta
 from mmuniformer.engine.precision import keep_interfaces_in_float32
 from mmuniformer.errors import InputError, UserError
 from mmuniformer.registry import type_name
 
 
 class Network:
-    """A detector, segmentor or pose estimator, ready for images in memory.
+    """The model of a config, ready for images in memory.
 
     ``meta`` says what it predicts (classes, palette; keypoints and skeleton): as the checkpoint
     records it, else as the config's data set does. ``model`` is the framework's model.
 
     Args:
-        task: ``'det'``, ``'seg'`` or ``'pose'``.
+        task: Its task, a key of ``mmuniformer.apis.config.TASKS``.
         config: Path, or name of a shipped config.
         checkpoint: Path or URL; None for random weights.
         device: A torch device; None for a GPU if there is one.
@@ -66,7 +66,7 @@ class Network:
         self.model = build_model(cfg, checkpoint, self.device)
         with scope_of(cfg):
             self.pipeline = Compose(array_pipeline(cfg))
-            self.meta = {**config_meta(cfg), **getattr(self.model, 'dataset_meta', {})}
+            self.meta = {**dataset_meta(split_data(cfg)), **getattr(self.model, 'dataset_meta', {})}
         if amp:
             keep_interfaces_in_float32(self.model)
 
@@ -150,7 +150,7 @@ class Network:
 def array_pipeline(cfg: Config) -> list[dict[str, Any]]:
     """Return the test pipeline without annotations, starting from an image in memory."""
     pipeline, scope = [], framework_of(cfg)
-    for transform in test_data(cfg)['pipeline']:
+    for transform in split_data(cfg)['pipeline']:
         kind = type_name(transform)
         if kind.startswith('LoadImage'):
             loader = 'LoadImage' if scope == 'mmpose' else 'LoadImageFromNDArray'
@@ -159,8 +159,3 @@ def array_pipeline(cfg: Config) -> list[dict[str, Any]]:
             continue
         pipeline.append(dict(transform))
     return pipeline
-
-
-def config_meta(cfg: Config) -> dict[str, Any]:
-    """Return what the config's test data set says of classes or keypoints, without its files."""
-    return dataset_meta(test_data(cfg))

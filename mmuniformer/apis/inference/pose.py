@@ -10,7 +10,9 @@ from mmengine.structures import InstanceData
 
 from mmuniformer.apis.inference.boxes import BoxFile, Detected, WholeImage
 from mmuniformer.apis.inference.network import Network
+from mmuniformer.apis.inference.run import Task
 from mmuniformer.apis.inference.sources import Frame
+from mmuniformer.datasets.checks.pose import outputs_of
 from mmuniformer.errors import UserError
 from mmuniformer.visualization.draw import colors, draw_poses
 
@@ -21,7 +23,7 @@ MIN_BOX_SIDE = 1.0
 """Pixels; nothing can be seen in a thinner box."""
 
 
-class PoseTask:
+class PoseTask(Task):
     """Predicts keypoints. ``skipped`` counts the boxes of each frame, by id, that are not used.
 
     Args:
@@ -48,15 +50,17 @@ class PoseTask:
         self.skipped: dict[Any, int] = {}
         self.score_thr = score_thr
         self.batch_size = batch_size
-        meta, head = network.meta, getattr(network.model, 'head', None)
-        count, outputs = meta.get('num_keypoints', 0), getattr(head, 'out_channels', None)
-        # UDP's combined heads have three outputs a keypoint.
-        decoder = getattr(head, 'decoder', None)
-        share = 3 if getattr(decoder, 'heatmap_type', None) == 'combined' else 1
-        if not count or (isinstance(outputs, int) and outputs != share * count):
+        meta, outputs = network.meta, outputs_of(network.model)
+        count = meta.get('num_keypoints', 0)
+        if not count:
             raise UserError(
-                f'{network.config}: the head has {outputs} outputs, {share} for each keypoint, but '
-                f'the checkpoint or config describes {count} keypoints: set '
+                f'{network.config}: neither the checkpoint nor the config describes keypoints: set '
+                'test_dataloader.dataset.metainfo'
+            )
+        if outputs and outputs.number != outputs.per_keypoint * count:
+            raise UserError(
+                f'{network.config}: the head has {outputs.number} outputs, {outputs.per_keypoint} '
+                f'for each keypoint, but the checkpoint or config describes {count} keypoints: set '
                 'test_dataloader.dataset.metainfo'
             )
         self.links = [tuple(link) for link in meta['skeleton_links']]

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Protocol
 
-from mmuniformer.apis.inference.det import DetTask
-from mmuniformer.apis.inference.pose import PoseTask
-from mmuniformer.apis.inference.seg import SegTask
+import numpy as np
+
 from mmuniformer.apis.inference.sources import Frame, Frames
 from mmuniformer.errors import InputError
 
-Task = DetTask | SegTask | PoseTask
-"""Called with frames, it gives a result for each; ``records`` and ``draw`` say what to write."""
+
+class Task(Protocol):
+    """What is predicted on frames, and how a result is written; a subclass for each task."""
+
+    unit: str
+    """What the records are of, in the plural."""
+    categories: Sequence[Mapping[str, Any]]
+    """COCO categories of the records."""
+    skipped: Mapping[Any, int] = MappingProxyType({})
+    """Number of boxes that were not used, by frame id."""
+
+    def __call__(self, frames: Sequence[Frame]) -> Sequence[Any]:
+        """Return a result for each frame."""
+
+    def records(self, frame: Frame, result: Any) -> list[dict[str, Any]]:
+        """Return the COCO results of a frame."""
+
+    def draw(self, image: np.ndarray, result: Any) -> np.ndarray:
+        """Draw a result on a BGR image ``(H, W, 3)``."""
+
+    def mask_file(self, result: Any) -> bytes | None:
+        """Return a PNG of the result; None if the task has none."""
+        return None
 
 
 def predict(task: Task, frames: Frames, batch_size: int = 1) -> Iterator[tuple[Frame, Any]]:

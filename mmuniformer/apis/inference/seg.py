@@ -11,11 +11,12 @@ from PIL import Image
 
 from mmuniformer.apis.inference.coco import encode_mask
 from mmuniformer.apis.inference.network import Network
+from mmuniformer.apis.inference.run import Task
 from mmuniformer.apis.inference.sources import Frame
 from mmuniformer.visualization.draw import colors, draw_map
 
 
-class SegTask:
+class SegTask(Task):
     """Predicts a class for each pixel.
 
     Category ids are the class indices from 0, which are also the values in the mask files.

@@ -24,6 +24,7 @@ from mmuniformer.apis.inference.decode import is_video
 from mmuniformer.apis.inference.run import Task
 from mmuniformer.apis.inference.sources import Frame, Source
 from mmuniformer.errors import UserError, refuse_existing
+from mmuniformer.models.weights.files import part_of, whole_file
 
 JPEGS = ('.jpg', '.jpeg')
 JPEG_QUALITY = 92
@@ -109,9 +110,9 @@ class Writer:
         entry = {'id': frame.id, 'file_name': name, 'width': width, 'height': height}
         if frame.index is not None:
             entry['frame_id'] = frame.index
-        if hasattr(task, 'mask_file'):
+        if (mask := task.mask_file(result)) is not None:
             path = self.mask(frame.source, frame.index or 0)
-            write_whole(path, task.mask_file(result))
+            write_whole(path, mask)
             entry['mask'] = path.relative_to(self.folder).as_posix()
         if self.vis:
             path = self.drawing(frame.source)
@@ -141,7 +142,7 @@ class Writer:
         if self.video is not None:
             self.video.writer.release()
             with writing(self.video.path):
-                os.replace(part_of(self.video.path), self.video.path)
+                os.replace(self.video.part, self.video.path)
             self.video = None
 
 
@@ -153,7 +154,8 @@ class VideoFile:
         self.frames, self.last = 0, None
         code = cv2.VideoWriter_fourcc(*'mp4v')
         with writing(path):
-            self.writer = cv2.VideoWriter(str(part_of(path)), code, fps, size[::-1])
+            self.part = part_of(path)
+            self.writer = cv2.VideoWriter(str(self.part), code, fps, size[::-1])
         if not self.writer.isOpened():
             raise UserError(f'{path}: this OpenCV cannot write MP4 videos: use --no-vis')
 
@@ -164,11 +166,6 @@ class VideoFile:
             self.frames += 1
         self.writer.write(frame)
         self.frames, self.last = index + 1, frame
-
-
-def part_of(path: Path) -> Path:
-    """Return the name under which a file is written until it is whole."""
-    return path.with_name(f'.part-{path.name}')
 
 
 @contextmanager
@@ -183,10 +180,5 @@ def writing(path: Path) -> Iterator[None]:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file and the folders above it; an interrupt or a full disk leaves no half."""
-    part = part_of(path)
-    with writing(path):
-        try:
-            part.write_bytes(data)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+    with writing(path), whole_file(path) as part:
+        part.write_bytes(data)

@@ -14,9 +14,9 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
+from mmuniformer.datasets.checks.config import unread
 from mmuniformer.datasets.checks.images import FILES_CHECKED, check_images
 from mmuniformer.datasets.checks.tables import Table, as_numbers, read_coco
-from mmuniformer.datasets.checks.types import unread
 from mmuniformer.errors import DataError
 
 FARTHEST = 1e6

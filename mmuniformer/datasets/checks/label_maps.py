@@ -12,8 +12,8 @@ from mmengine.dataset import Compose
 from mmengine.fileio import list_dir_or_file
 from torch import nn
 
+from mmuniformer.datasets.checks.config import is_remote, unread
 from mmuniformer.datasets.checks.images import FILES_CHECKED, image_size
-from mmuniformer.datasets.checks.types import is_remote, unread
 from mmuniformer.errors import DataError
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.registry import DATASETS
 from torch import nn
 
+from mmuniformer.datasets.checks.config import dataset_meta, nested, unread
 from mmuniformer.datasets.checks.images import check_images
 from mmuniformer.datasets.checks.tables import ID, read_coco
-from mmuniformer.datasets.checks.types import dataset_meta, nested, unread
 from mmuniformer.errors import DataError
 from mmuniformer.registry import class_of, type_name
 
@@ -60,6 +60,26 @@ def converted(dataset: Mapping[str, Any]) -> int | None:
     return None
 
 
+class Outputs(NamedTuple):
+    """What the head of a pose estimator says of its outputs."""
+
+    key: str
+    """Argument of the head that sets their number."""
+    number: int
+    per_keypoint: int
+
+
+def outputs_of(model: nn.Module) -> Outputs | None:
+    """Return the outputs of a pose estimator; None if they are not counted in keypoints."""
+    head = getattr(model, 'head', None)
+    decoder = getattr(head, 'decoder', None)
+    key = 'num_joints' if hasattr(head, 'num_joints') else 'out_channels'
+    number = getattr(head, key, None)
+    if type(decoder).__name__ not in DECODERS or not isinstance(number, int):
+        return None
+    return Outputs(key, number, 3 if getattr(decoder, 'heatmap_type', '') == 'combined' else 1)
+
+
 def check_outputs(cfg: Mapping[str, Any], model: nn.Module) -> None:
     """Refuse keypoint data of another number of keypoints than a pose estimator predicts.
 
@@ -68,19 +88,15 @@ def check_outputs(cfg: Mapping[str, Any], model: nn.Module) -> None:
     Raises:
         DataError: Names both numbers.
     """
-    head = getattr(model, 'head', None)
-    decoder = getattr(head, 'decoder', None)
-    key = 'num_joints' if hasattr(head, 'num_joints') else 'out_channels'
-    outputs = getattr(head, key, None)
-    if type(decoder).__name__ not in DECODERS or not isinstance(outputs, int):
+    outputs = outputs_of(model)
+    if outputs is None:
         return
-    maps = 3 if getattr(decoder, 'heatmap_type', None) == 'combined' else 1
     for dataset in nested(cfg):
         count = converted(dataset)
         if count is None and hasattr(class_of(dataset, DATASETS), '_load_metainfo'):
             count = dataset_meta(dataset).get('num_keypoints')
-        if count is not None and maps * count != outputs:
+        if count is not None and outputs.per_keypoint * count != outputs.number:
             raise DataError(
-                f'{type_name(dataset)} has {count} keypoints, for which model.head.{key} has to be '
-                f'{maps * count}; it is {outputs}'
+                f'{type_name(dataset)} has {count} keypoints, for which model.head.{outputs.key} '
+                f'has to be {outputs.per_keypoint * count}; it is {outputs.number}'
             )

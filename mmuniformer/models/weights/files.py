@@ -156,14 +156,19 @@ def receive(url: str, path: Path) -> None:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a name beside a file, that takes the file's name if all goes well, or is removed."""
+    """Give a name to write to, which becomes the file's if all goes well; else nothing is left."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{uuid.uuid4().hex}.part')
+    part = part_of(path)
     try:
         yield part
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """Return a name beside a file, of its suffix, for what will be renamed once it is whole."""
+    return path.with_name(f'.part-{uuid.uuid4().hex}{path.suffix}')
 
 
 def sha256(path: Path) -> str:

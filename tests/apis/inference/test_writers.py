@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from mmuniformer.apis.inference import writers
+from mmuniformer.apis.inference.run import Task
 from mmuniformer.apis.inference.sources import Frame, Source
 from mmuniformer.apis.inference.writers import WriteError, Writer
 from mmuniformer.errors import UserError
 
 
-class Counting:
+class Counting(Task):
     """A task whose result is how many records it gives."""
 
     categories = ({'id': 1, 'name': 'ball'},)

@@ -9,10 +9,10 @@ from typing import Any
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
+from mmuniformer.datasets.checks.config import is_remote, nested
 from mmuniformer.datasets.checks.detection import check_coco, check_xml
 from mmuniformer.datasets.checks.label_maps import check_image_folder
 from mmuniformer.datasets.checks.pose import check_pose
-from mmuniformer.datasets.checks.types import is_remote, nested
 from mmuniformer.registry import class_of, type_name
 
 FORMATS = {

@@ -9,7 +9,7 @@ import torch
 from mmengine.config import ConfigDict
 from PIL import Image
 
-from mmuniformer.datasets.checks.annotations import check_dataset
+from mmuniformer.datasets.checks.dataset import check_dataset
 from mmuniformer.datasets.checks.pose import check_outputs
 from mmuniformer.errors import DataError
 
@@ -291,7 +291,7 @@ def test_what_is_not_known_passes_with_one_line(write, monkeypatch):
             return []
 
     own = type('OwnClasses', (CocoDataset,), dict(METAINFO=dict(classes=('unicorn',))))
-    said = lines(monkeypatch, 'annotations')
+    said = lines(monkeypatch, 'dataset')
     check_dataset(write(OwnFormat, 'not JSON'))
     for name in OTHERS:
         check_dataset(write(name, ''))
