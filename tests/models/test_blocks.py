@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from mmuniformer.models.blocks import GlobalBlock, LocalBlock
+from mmuniformer.models.execution import set_policies
 
 
 def block_of(kind, dims=2, **kwargs):
@@ -49,3 +50,15 @@ def test_clips_attend_over_time():
     x = torch.randn(1, 8, 3, 4, 4, dtype=torch.float64, requires_grad=True)
     block(x)[0, :, 0, 0, 0].sum().backward()
     assert (x.grad[0].abs().sum(0) > 0).all()
+
+
+def test_blocks_of_others_run_plainly():
+    class Doubled(LocalBlock):
+        def plain(self, x):
+            return 2 * super().plain(x)
+
+    block = Doubled(8, 2).eval()
+    set_policies(block)
+    x = torch.randn(1, 8, 6, 7)
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), 2 * LocalBlock.plain(block, x))

@@ -1,6 +1,6 @@
 """How a backbone runs, never what it computes: policies for modules that have ``plain`` lines.
 
-Each file is one idea and gives what the plain forward give (tested). A network without policies is
+Each file is one idea and gives what ``plain`` gives (tested). A network without policies is
 correct, only slower and larger in memory.
 """
 
@@ -54,7 +54,7 @@ def set_policies(network: nn.Module, fused_attn: bool = True, recomputed: str = 
     """
     for module in network.modules():
         if isinstance(module, PolicyModule):
-            module.policy = POLICIES[type(module)]
+            module.policy = POLICIES.get(type(module))  # others, such as subclasses, run plainly
             module.recomputed = recomputed
         elif isinstance(module, GlobalMHRA):
             module.attention = fused_attention if fused_attn else plain_attention
