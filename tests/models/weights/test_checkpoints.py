@@ -389,12 +389,8 @@ class TestMaliciousFile:
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
+def server(tmp_path, empty_cache):
     """Files of a folder on localhost; torch's cache is empty."""
-    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
-    monkeypatch.setattr(torch.hub, '_hub_dir', None)
-    for name in ('http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY'):
-        monkeypatch.delenv(name, raising=False)
     folder = tmp_path / 'www'
     folder.mkdir()
 

@@ -15,12 +15,8 @@ from mmuniformer.models.weights.files import cached, download, load_state_dict_f
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
+def server(tmp_path, empty_cache):
     """A server on localhost: its files by path, the requests that it got, and its address."""
-    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
-    monkeypatch.setattr(torch.hub, '_hub_dir', None)
-    for name in ('http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY'):
-        monkeypatch.delenv(name, raising=False)
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
