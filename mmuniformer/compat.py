@@ -16,7 +16,6 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.utils import digit_version
 from torch import _weights_only_unpickler
@@ -59,26 +58,27 @@ def allow_training_checkpoints() -> None:
 
 
 def keep_mmengine_from_running_checkpoints() -> None:
-    """Make mmengine's loader of local files refuse code.
+    """Make mmengine's loader refuse code.
 
     Symptom: a malicious file's code runs on ``load_from``, ``--resume`` and ``mim test``. Below
     torch 2.6 mmengine loads without ``weights_only``; the fork onedl-mmengine reads a file that
     was refused once more without it.
     """
     if hasattr(mmengine_checkpoint, '_safe_torch_load'):
-        mmengine_checkpoint._safe_torch_load = _safe_torch_load
+        mmengine_checkpoint._safe_torch_load = _CheckedTorch.load
     elif not TORCH_HAS_ALLOW_LIST:
-        CheckpointLoader.register_scheme('', load_from_local, force=True)
+        mmengine_checkpoint.torch = _CheckedTorch()
 
 
-def _safe_torch_load(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
-    """Take the place of the fork's function of this name; it never passes ``weights_only``."""
-    return load_file(file, map_location)
+class _CheckedTorch:
+    """torch as mmengine's module of loaders sees it: ``load`` is ``load_file``."""
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
 
-def load_from_local(filename: str, map_location: Any = None) -> Any:
-    """Take the place of mmengine's function of this name, by which it logs the kind of source."""
-    return load_file(os.path.expanduser(filename), map_location)
+    @staticmethod
+    def load(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
+        return load_file(file, map_location)
 
 
 def load_file(file: str | os.PathLike | BinaryIO, map_location: Any = None) -> Any:
@@ -87,9 +87,9 @@ def load_file(file: str | os.PathLike | BinaryIO, map_location: Any = None) -> A
     Raises:
         pickle.UnpicklingError: It asks for more than tensors, plain values and training history.
     """
+    _refuse_archives(file)
     if TORCH_HAS_ALLOW_LIST:
         return torch.load(file, map_location=map_location, weights_only=True)
-    _refuse_archives(file)
     # The restricted unpickler takes the place of weights_only: torch takes one or the other.
     return torch.load(
         file, map_location=map_location, weights_only=False, pickle_module=_RestrictedPickle
@@ -97,13 +97,13 @@ def load_file(file: str | os.PathLike | BinaryIO, map_location: Any = None) -> A
 
 
 def _refuse_archives(file: str | os.PathLike | BinaryIO) -> None:
-    """Refuse what torch reads without an unpickler, as torch 2.6 and later do.
+    """Refuse what torch below 2.6 reads without an unpickler; later ones refuse it, too.
 
     A TorchScript file is run. Unpacking a tar archive changes the mode of files that it links to.
     """
     stream = hasattr(file, 'read')
     if tarfile.is_tarfile(file):
-        raise pickle.UnpicklingError('this is a tar archive, as torch 0.1 wrote them')
+        raise pickle.UnpicklingError('GLOBAL tarfile.extract is needed: this is a tar archive')
     try:
         if stream:
             file.seek(0)
@@ -245,7 +245,7 @@ class _RestrictedUnpickler(pickle._Unpickler):
 
     def load_unused(self) -> None:
         """Refuse other ways to make objects, which torch.save does not use."""
-        raise pickle.UnpicklingError('Weights only load failed: unknown operation')
+        raise pickle.UnpicklingError('WeightsUnpickler error: Unsupported operand')
 
     dispatch |= {pickle.REDUCE[0]: load_call, pickle.NEWOBJ[0]: load_call}
     dispatch |= {pickle.BUILD[0]: load_build, pickle.BINPERSID[0]: load_binpersid}

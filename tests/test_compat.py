@@ -2,14 +2,13 @@
 
 import argparse
 import io
-import os
 import pickle
 import re
-import sys
 import tarfile
 import zipfile
 from collections import OrderedDict
 
+import malicious
 import numpy as np
 import pytest
 import torch
@@ -46,16 +45,6 @@ def reload_safely(content, zipped=True):
     torch.save(content, file, _use_new_zipfile_serialization=zipped)
     file.seek(0)
     return compat.load_file(file)
-
-
-class Reduced:
-    """Pickles as the call ``function(*arguments)``."""
-
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
 
 
 # Reloads what a training run leaves in its message hub, without the fix and with it.
@@ -177,65 +166,13 @@ def test_optimizer_and_schedule_reload():
     )
 
 
-# Every way we know from an allowed object to the system, and the direct ones.
-MALICIOUS = {
-    'os.system': lambda mark: Reduced(os.system, f'touch {mark}'),
-    'eval': lambda mark: Reduced(eval, f'open({str(mark)!r}, "w")'),
-    'open': lambda mark: Reduced(open, str(mark), 'w'),
-    'getattr on a module': lambda mark: Reduced(
-        Reduced(getattr, Reduced(__import__, 'os'), 'system'), f'touch {mark}'
-    ),
-    'globals of a method': lambda mark: Reduced(
-        getattr, Reduced(getattr, HistoryBuffer, 'mean'), '__globals__'
-    ),
-    'private method': lambda mark: Reduced(getattr, HistoryBuffer, '__init__'),
-    'class of a class': lambda mark: Reduced(getattr, HistoryBuffer, '__class__'),
-    'method of an array': lambda mark: Reduced(getattr, np.ndarray, 'tofile'),
-    'bound method': lambda mark: Reduced(getattr, np.zeros(1), 'tofile'),
-    'function of torch': lambda mark: Reduced(torch.hub.load, str(mark)),
-    'pointers to objects': lambda mark: Reduced(np.dtype, 'O', False, True),
-    'calling a statistic': lambda mark: Reduced(
-        Reduced(getattr, HistoryBuffer, 'mean'), HistoryBuffer([1.0], [1])
-    ),
-}
-
-
-class CallPickler(pickle._Pickler):
-    """Pickles Reduced as written, also where the function is itself Reduced."""
-
-    def save_reduce(self, func, args, *rest, obj=None, **named):
-        if isinstance(func, Reduced):
-            self.save(func)
-            self.save(args)
-            self.write(pickle.REDUCE)
-        else:
-            super().save_reduce(func, args, *rest, obj=obj, **named)
-
-
-def save_malicious(content, path):
-    """Write what torch.save would, with our pickler."""
-    module = type(sys)('calls')
-    module.Pickler = CallPickler
-    torch.save({'state_dict': {}, 'payload': content}, path, pickle_module=module)
-
-
-@pytest.mark.parametrize('kind', MALICIOUS)
-def test_malicious_checkpoint_is_refused(kind, tmp_path):
-    mark, path = tmp_path / 'executed', tmp_path / 'evil.pth'
-    save_malicious(MALICIOUS[kind](mark), path)
+@pytest.mark.parametrize('kind', malicious.STEPS)
+def test_step_towards_the_system_is_refused(kind, tmp_path):
+    malicious.save(malicious.STEPS[kind](tmp_path / 'executed'), tmp_path / 'evil.pth')
     with pytest.raises(
         pickle.UnpicklingError, match='Weights only load failed|no training history'
     ):
-        compat.load_file(path)
-    assert not mark.exists()
-
-
-def test_malicious_checkpoint_is_refused_by_mmengine(tmp_path):
-    mark, path = tmp_path / 'executed', tmp_path / 'evil.pth'
-    save_malicious(MALICIOUS['os.system'](mark), path)
-    with pytest.raises(pickle.UnpicklingError, match='Weights only load failed'):
-        load_checkpoint(torch.nn.Linear(1, 1), str(path))
-    assert not mark.exists()
+        compat.load_file(tmp_path / 'evil.pth')
 
 
 @pytest.mark.parametrize('name', ['HistoryBuffer', 'numpy.core.multiarray.scalar', '_get_layout'])
@@ -310,19 +247,16 @@ def test_script_archives_are_not_run(tmp_path):
 
 
 class TestMMEngine:
-    """Its loader of local files, where it does not check."""
-
-    @pytest.fixture
-    def original(self):
-        CheckpointLoader.register_scheme('', mmengine_checkpoint.load_from_local, force=True)
+    """Its module of loaders, where it does not check."""
 
     @upstream
-    def test_is_left_alone_where_torch_checks(self, original, way):
+    def test_is_left_alone_where_torch_checks(self, monkeypatch, way):
+        monkeypatch.setattr(mmengine_checkpoint, 'torch', torch)
         compat.keep_mmengine_from_running_checkpoints()
-        ours = CheckpointLoader._schemes[''] is compat.load_from_local
-        assert ours == (way == 'unpickler')
+        assert (mmengine_checkpoint.torch is torch) == (way == 'allow-list')
 
-    def test_names_a_missing_file(self, original, tmp_path):
+    def test_names_a_missing_file(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(mmengine_checkpoint, 'torch', torch)
         compat.keep_mmengine_from_running_checkpoints()
         with pytest.raises(FileNotFoundError, match='none.pth'):
             load_checkpoint(torch.nn.Linear(1, 1), str(tmp_path / 'none.pth'))
@@ -337,33 +271,29 @@ class TestMMEngine:
         monkeypatch.setattr(mmengine_checkpoint, '_safe_torch_load', read_again, raising=False)
         CheckpointLoader.register_scheme('', load_from_local, force=True)
         mark, path = tmp_path / 'executed', tmp_path / 'evil.pth'
-        save_malicious(MALICIOUS['os.system'](mark), path)
+        malicious.save(malicious.touch(mark), path)
         compat.keep_mmengine_from_running_checkpoints()
         with pytest.raises(pickle.UnpicklingError):
             load_checkpoint(torch.nn.Linear(1, 1), str(path))
         assert not mark.exists()
 
 
-def test_the_attack_works_without_the_check(tmp_path):
-    """Otherwise the test above would prove nothing."""
-    mark, path = tmp_path / 'executed', tmp_path / 'evil.pth'
-    save_malicious(MALICIOUS['getattr on a module'](mark), path)
-    unchecked = {'weights_only': False}
-    torch.load(path, **unchecked)
-    assert mark.exists()
-
-
-@pytest.mark.parametrize('scheme', ['http', 'https'])
-def test_malicious_checkpoint_from_the_web_is_refused(scheme, tmp_path, monkeypatch):
+@pytest.mark.parametrize('source', ['http://', 'https://', 'torchvision://'])
+def test_malicious_checkpoint_from_the_web_is_refused(source, tmp_path, monkeypatch):
     """The file lies where a download would put it, so that nothing is fetched."""
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
-    mark, url = tmp_path / 'executed', f'{scheme}://example.invalid/evil.pth'
+    mark, url = tmp_path / 'executed', 'https://example.invalid/evil.pth'
+    if source == 'torchvision://':
+        monkeypatch.setattr(mmengine_checkpoint, 'get_torchvision_models', lambda: {'evil': url})
+        source += 'evil'
+    else:
+        source = url = f'{source}example.invalid/evil.pth'
     places = [cached(url), tmp_path / 'hub' / 'checkpoints' / 'evil.pth']
     places[0].parent.mkdir(parents=True)
     for place in places:
-        save_malicious(MALICIOUS['os.system'](mark), place)
+        malicious.save(malicious.touch(mark), place)
     with pytest.raises(CheckpointError, match='holds more than weights'):
-        load_checkpoint(torch.nn.Linear(1, 1), url)
+        load_checkpoint(torch.nn.Linear(1, 1), source)
     assert not mark.exists()
-    mmengine_checkpoint.load_from_http(url)  # mmengine's own way, which the fix replaces
+    mmengine_checkpoint.load_url(url)  # mmengine's own way, which the fix replaces
     assert mark.exists()

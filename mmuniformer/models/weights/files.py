@@ -20,6 +20,7 @@ import torch
 from mmengine.dist import barrier, is_main_process
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from mmuniformer.compat import load_file
 from mmuniformer.errors import CheckpointError
@@ -198,7 +199,9 @@ def unreadable_message(source: str, path: Path, error: str) -> str:
     way_out = 'correct the path, or copy the file again from where it came'
     if '://' in source:
         way_out = 'delete that copy to download it again, or correct the address'
-    reason = ' '.join(error.split())[:160]
+    # torch puts advice around the reason
+    error = error.partition('WeightsUnpickler error: ')[2] or error
+    reason = ' '.join(error.strip().partition('\n\n')[0].split())[:160]
     return f'{where} is truncated or no PyTorch checkpoint ({reason}): {way_out}'
 
 
@@ -209,6 +212,7 @@ def load_web_files_as_weights_only() -> None:
     mmengine calls ``torch.hub.load_state_dict_from_url``, whose ``weights_only`` is off.
     """
     CheckpointLoader.register_scheme(('http://', 'https://'), load_from_http, force=True)
+    mmengine_checkpoint.load_from_http = load_from_http  # for torchvision:// and the like
 
 
 def load_from_http(filename: str, map_location: object = None, **_: object) -> dict:
