@@ -29,10 +29,10 @@ except Exception as error:  # a broken install raises OSError, RuntimeError, Att
 else:
     from mmuniformer import compat
     from mmuniformer.models import UniFormer, UniFormerLight
-    from mmuniformer.models.weights.files import load_web_files_as_weights_only
+    from mmuniformer.models.weights.files import load_more_kinds_of_checkpoints
 
     compat.apply()
-    load_web_files_as_weights_only()
+    load_more_kinds_of_checkpoints()
     # force: importing twice is no error. The scoped registration is the models' own.
     for _model in (UniFormer, UniFormerLight):
         mmengine.registry.MODELS.register_module(force=True, module=_model)

@@ -18,7 +18,7 @@ from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
 
 from mmuniformer import compat
 from mmuniformer.errors import CheckpointError
-from mmuniformer.models.weights.files import cached
+from mmuniformer.models.weights.download import cached
 
 upstream = pytest.mark.skipif(
     hasattr(mmengine_checkpoint, '_safe_torch_load'), reason='this mmengine is the fork'

@@ -94,7 +94,7 @@ def test_wheel_metadata_leaves_the_frameworks_to_the_user(wheel):
     assert metadata['Name'] == 'mmuniformer'
     required = [line for line in metadata.get_all('Requires-Dist') if 'extra ==' not in line]
     names = sorted(line.split('>')[0].strip() for line in required)
-    assert names == ['click', 'numpy', 'rich', 'torch']
+    assert names == ['click', 'filelock', 'numpy', 'rich', 'torch']
     assert not [line for line in metadata.get_all('Requires-Dist') if line.startswith('mm')]
 
 

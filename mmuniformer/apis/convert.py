@@ -10,7 +10,9 @@ from typing import Any
 import torch
 
 from mmuniformer.errors import CheckpointError, UserError, refuse_existing
-from mmuniformer.models.weights.files import fetch, load_state_dict_file, sha256, whole_file
+from mmuniformer.models.weights import tensors
+from mmuniformer.models.weights.download import sha256
+from mmuniformer.models.weights.files import fetch, load_state_dict_file, whole_file
 from mmuniformer.models.weights.released import (
     RENAMED_PARTS,
     Layout,
@@ -54,8 +56,8 @@ def convert(
     """Rewrite a weight file: keys change, tensors do not.
 
     Args:
-        source: Path or URL of an ImageNet, detection, segmentation or pose file.
-        target: File to write.
+        source: Path or address of an ImageNet, detection, segmentation or pose file.
+        target: File to write; as safetensors, if it ends so.
         to: ``current`` for files that mmengine loads as they are, ``released`` for the layout the
             file came in (or its kind was released in).
         head_dim: What the file was trained with, to be recorded; by default what is known of it.
@@ -70,6 +72,11 @@ def convert(
     """
     target = Path(target)
     refuse_existing(target, force)
+    if target.suffix == tensors.SUFFIX and to != 'current':
+        raise UserError(
+            f'{target}: safetensors files hold tensors by name alone, not in the {to} layout: '
+            'write a .pth file, or leave --to out'
+        )
     path = fetch(source)
     raw = load_state_dict_file(path)
     state, backbone, (layout, _) = state_dict_of(raw), backbone_state(raw), layout_of(raw)
@@ -98,8 +105,11 @@ def convert(
         result = lay_out(state, Layout(**earlier.get('layout', asdict(default))), dataset)
     try:
         with whole_file(target) as part:
-            with open(part, 'wb') as file:
-                torch.save(result, file)
+            if target.suffix == tensors.SUFFIX:
+                tensors.write(part, state, result['meta'])
+            else:
+                with open(part, 'wb') as file:
+                    torch.save(result, file)
             refuse_existing(target, force)  # it may have come meanwhile
     except OSError as error:
         raise UserError(f'{target} could not be written: {error}') from error

@@ -1,12 +1,10 @@
 """Weight files: reading them safely, loading backbones, refusing what does not fit."""
 
 import argparse
-import http.server
 import json
 import logging
 import os
 import pickle
-import threading
 from collections import OrderedDict
 from pathlib import Path
 
@@ -388,53 +386,44 @@ class TestMaliciousFile:
         assert not mark.exists()
 
 
-@pytest.fixture
-def server(tmp_path, empty_cache):
-    """Files of a folder on localhost; torch's cache is empty."""
-    folder = tmp_path / 'www'
-    folder.mkdir()
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args):
-            super().__init__(*args, directory=str(folder))
-
-        def log_message(self, *args):
-            pass
-
-    httpd = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={'poll_interval': 0.01})
-    thread.start()
-    yield folder, f'http://127.0.0.1:{httpd.server_port}'
-    httpd.shutdown()
-    thread.join()
-    httpd.server_close()
-
-
 class TestUrl:
-    def test_loads_and_keeps(self, nano, server):
-        folder, url = server
-        path = Path(save(folder / 'weights.pth', {'model': imagenet_state(nano)}))
-        model = UniFormer('nano')
-        load_pretrained(model, f'{url}/weights.pth?download=true')
-        assert torch.equal(model.blocks1[0].conv1.weight, nano.blocks1[0].conv1.weight)
-        path.unlink()
-        load_pretrained(UniFormer('nano'), f'{url}/weights.pth?download=true')  # from the cache
+    @pytest.fixture
+    def put(self, server, tmp_path):
+        """Give content an address on localhost."""
 
-    def test_no_code_runs(self, server, tmp_path):
-        folder, url = server
+        def put(name, raw):
+            torch.save(raw, tmp_path / name)
+            server.files[f'/{name}'] = (tmp_path / name).read_bytes()
+            return f'{server.url}/{name}'
+
+        return put
+
+    def test_loads_and_keeps(self, nano, server, put):
+        url = put('weights.pth', {'model': imagenet_state(nano)})
+        model = UniFormer('nano')
+        load_pretrained(model, url)
+        assert torch.equal(model.blocks1[0].conv1.weight, nano.blocks1[0].conv1.weight)
+        server.files.clear()
+        load_pretrained(UniFormer('nano'), url)  # from the cache
+
+    def test_no_code_runs(self, put, tmp_path):
         mark = tmp_path / 'executed'
-        save(folder / 'evil.pth', {'a': torch.rand(1), 'b': Malicious(mark)})
-        refused(UniFormer('nano'), f'{url}/evil.pth', 'mkdir')
+        url = put('evil.pth', {'a': torch.rand(1), 'b': Malicious(mark)})
+        refused(UniFormer('nano'), url, 'mkdir')
         assert not mark.exists()
 
     def test_not_there(self, server):
-        refused(UniFormer('nano'), f'{server[1]}/none.pth', '404', 'check the address')
+        refused(UniFormer('nano'), f'{server.url}/none.pth', '404', 'check the address')
 
-    def test_web_page_names_the_copy(self, server, tmp_path):
-        folder, url = server
-        (folder / 'view').write_text('<html>Sign in</html>')
-        message = refused(UniFormer('nano'), f'{url}/view', 'web page')
-        kept = next((tmp_path / 'cache').rglob('*_view'))
+    def test_web_page_is_not_kept(self, server, tmp_path):
+        server.files = {'/view': b'<html>Sign in</html>'}
+        refused(UniFormer('nano'), f'{server.url}/view', 'web page')
+        assert not list((tmp_path / 'cache').rglob('[!.]*_view'))
+
+    def test_damaged_file_names_the_copy(self, server, tmp_path):
+        server.files = {'/x.pth': b'no checkpoint at all'}
+        message = refused(UniFormer('nano'), f'{server.url}/x.pth', 'no PyTorch checkpoint')
+        kept = next((tmp_path / 'cache').rglob('[!.]*_x.pth'))
         assert f'kept as {kept}' in message
 
 
