@@ -11,14 +11,22 @@ import os
 import pickle
 import tarfile
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.utils import digit_version
 from torch import _weights_only_unpickler
+
+PACKAGE = Path(__file__).resolve().parent
+# An installed package has its configs where mim looks; a checkout has them beside the package.
+INSTALLED = PACKAGE / '.mim' / 'configs'
+CONFIGS = INSTALLED if INSTALLED.is_dir() else PACKAGE.parent / 'configs'
+"""Folder of the shipped configs."""
 
 TORCH_HAS_ALLOW_LIST = digit_version(torch.__version__) >= digit_version('2.6')
 """Whether ``weights_only`` loading can be told what training checkpoints hold beside tensors."""
@@ -40,6 +48,7 @@ def apply() -> None:
     """Apply every fix; doing it again changes nothing."""
     allow_training_checkpoints()
     keep_mmengine_from_running_checkpoints()
+    find_shipped_bases()
 
 
 def allow_training_checkpoints() -> None:
@@ -68,6 +77,30 @@ def keep_mmengine_from_running_checkpoints() -> None:
         mmengine_checkpoint._safe_torch_load = _CheckedTorch.load
     elif not TORCH_HAS_ALLOW_LIST:
         mmengine_checkpoint.torch = _CheckedTorch()
+
+
+def find_shipped_bases() -> None:
+    """Let configs inherit from ours: ``_base_ = 'mmuniformer::det/NAME.py'``.
+
+    Symptom: ``mmengine does not support to load mmuniformer config``. Its table of packages is
+    fixed, and it would look up a package's types in the scope of its name; ours have those of the
+    three frameworks. Other bases are found as before.
+    """
+    find = getattr(Config, '_get_cfg_path', None)
+    if find is None or hasattr(find, 'others'):
+        return
+
+    def find_shipped(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        package, _, name = cfg_path.partition('::')
+        if package != 'mmuniformer':
+            return find(cfg_path, filename)
+        path = CONFIGS / f'{name.removesuffix(".py")}.py'
+        if not path.is_file():  # file names are unique: the folder does not matter
+            path = next(CONFIGS.rglob(path.name), path)
+        return str(path), None
+
+    find_shipped.others = find
+    Config._get_cfg_path = staticmethod(find_shipped)
 
 
 class _CheckedTorch:

@@ -9,3 +9,4 @@ param_scheduler = [
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1),
 ]
 auto_scale_lr = dict(base_batch_size=2, accumulative_counts=accumulate)
+del accumulate

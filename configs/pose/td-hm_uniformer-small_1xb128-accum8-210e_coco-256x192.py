@@ -9,3 +9,4 @@ param_scheduler = [
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=210, milestones=[170, 200], gamma=0.1),
 ]
 auto_scale_lr = dict(base_batch_size=128, accumulative_counts=accumulate)
+del accumulate

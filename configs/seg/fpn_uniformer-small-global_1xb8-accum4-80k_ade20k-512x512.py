@@ -18,3 +18,4 @@ param_scheduler = [
 ]
 default_hooks = dict(checkpoint=dict(interval=8000 * accumulate))
 auto_scale_lr = dict(base_batch_size=8, accumulative_counts=accumulate)
+del accumulate

@@ -12,3 +12,4 @@ param_scheduler = [
 ]
 default_hooks = dict(checkpoint=dict(interval=8000 * accumulate))
 auto_scale_lr = dict(base_batch_size=4, accumulative_counts=accumulate)
+del accumulate

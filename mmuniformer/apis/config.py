@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from mmuniformer.compat import CONFIGS
 from mmuniformer.errors import UserError
 from mmuniformer.models.arch import TOTAL_STRIDE
 from mmuniformer.registry import type_name
-
-PACKAGE = Path(__file__).resolve().parents[1]
 
 
 class Task(NamedTuple):
@@ -48,17 +47,14 @@ def find_config(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    # An installed package has its configs where mim looks; a checkout has them beside the package.
-    installed = PACKAGE / '.mim' / 'configs'
-    root = installed if installed.is_dir() else PACKAGE.parent / 'configs'
-    shipped = {p.stem: p for p in sorted(root.rglob('*.py')) if '_base_' not in p.parts}
+    shipped = {p.stem: p for p in sorted(CONFIGS.rglob('*.py')) if '_base_' not in p.parts}
     stem = path.name.removesuffix('.py')
     if stem in shipped:
         return shipped[stem]
     close = ', '.join(difflib.get_close_matches(stem, shipped))
     raise UserError(
         f'{name}: no such file, and no shipped config has that name. '
-        + (f'The closest are {close}.' if close else f'They are in {root}.')
+        + (f'The closest are {close}.' if close else f'They are in {CONFIGS}.')
     )
 
 

@@ -14,6 +14,7 @@ COMMANDS = {
     'doctor': 'Check the installation and print fixes.',
     'quickstart': 'Train, evaluate and draw nano models on toy data.',
     'toy-data': 'Write a toy dataset for all three tasks.',
+    'config': 'Write a config with all it inherits as one file to edit.',
     'train': 'Train a detector, segmentor or pose estimator.',
     'test': 'Evaluate a checkpoint on the test data of a config.',
     'predict': 'Predict on images, folders and videos.',

@@ -26,3 +26,4 @@ auto_scale_lr = dict(base_batch_size=32)
 default_hooks = dict(logger=dict(interval=12), checkpoint=dict(interval=max_epochs))
 env_cfg = dict(dist_cfg=dict(backend='gloo'))
 randomness = dict(seed=0)
+del max_epochs

@@ -16,3 +16,4 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=False, begin=0, end=max_iters),
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=8)
+del max_iters

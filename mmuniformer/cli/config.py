@@ -1,0 +1,39 @@
+"""``mmuniformer config``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mmuniformer.apis.config import load_config
+from mmuniformer.apis.flatten import flatten
+from mmuniformer.cli.options import ConfigCommand, cfg_options
+from mmuniformer.errors import refuse_existing
+
+
+@click.command('config', cls=ConfigCommand)
+@click.argument('config')
+@click.option(
+    '--out', type=click.Path(path_type=Path), metavar='FILE', help='Write here, not to the screen.'
+)
+@click.option('--force', is_flag=True, help='Replace FILE if it exists.')
+@cfg_options
+def command(config: str, out: Path | None, force: bool, cfg_options: dict[str, Any]) -> None:
+    """Write CONFIG with all it inherits as one file to edit.
+
+    CONFIG is a path, or the name of a shipped config. The file needs no other config and trains
+    from any folder.
+
+    \b
+    mmuniformer config mask-rcnn_uniformer-small-h14_fpn_amp-1x_coco --out my.py
+    mmuniformer train my.py
+    """  # noqa: D301
+    text = flatten(load_config(config, cfg_options))
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    refuse_existing(out, force)
+    out.write_text(text, encoding='utf-8')
+    click.echo(f'wrote {out}')
