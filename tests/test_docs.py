@@ -18,7 +18,9 @@ PAGES = sorted(
 )
 each_page = pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 PLACEHOLDER = re.compile(r'@[A-Z_]+@|PLACEHOLDER|TODO|FIXME|_EPOCHS\b|XXX|\?\?\?')
-MODEL_NAME = re.compile(r'\b(?:cascade-mask-rcnn|mask-rcnn|fpn|upernet|td-hm)_uniformer[\w-]+')
+MODEL_NAME = re.compile(
+    r'\b(?:cascade-mask-rcnn|mask-rcnn|faster-rcnn|fpn|upernet|td-hm)_uniformer[\w-]+'
+)
 CONFIGS = [path.stem for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts]
 
 

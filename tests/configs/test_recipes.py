@@ -75,6 +75,15 @@ ONE_GPU = {
 }
 FROZEN = {name: name.replace('_frozen-bn', '') for name in CONFIGS if '_frozen-bn' in name}
 LABELED = {name: re.sub('-tl(?=_)', '', name) for name in CONFIGS if '-tl_' in name}
+BOXES_ALONE = (
+    'model.roi_head.mask_head=None',
+    'model.roi_head.mask_roi_extractor=None',
+    'train_dataloader.dataset.pipeline.1.with_mask=False',
+    *(f'{split}_dataloader.dataset.pipeline.2.with_mask=False' for split in ('val', 'test')),
+    *(f'{split}_evaluator.metric=bbox' for split in ('val', 'test')),
+)
+"""The options of docs/own-data.md that turn Mask R-CNN into Faster R-CNN."""
+BOXES = {name: name.replace('faster-', 'mask-') for name in CONFIGS if 'faster-rcnn' in name}
 VARIANTS = {**ONE_GPU, **FROZEN, **LABELED}
 TOYS = [f'{MASK}nano_fpn_toy', *SEG_TOYS, f'{POSE}nano_toy-128x96']
 every_config = pytest.mark.parametrize('name', CONFIGS)
@@ -93,7 +102,7 @@ def rows_of(name):
 
 
 def test_every_published_row_and_variant_is_there():
-    assert set(CONFIGS) == {*PUBLISHED, *VARIANTS, *TOYS}
+    assert set(CONFIGS) == {*PUBLISHED, *VARIANTS, *BOXES, *TOYS}
     assert (len(FROZEN), len(LABELED)) == (8, 8)
     assert set(VARIANTS.values()) <= set(PUBLISHED)
 
@@ -201,6 +210,15 @@ def test_variants_change_what_they_are_named_after_and_nothing_else(name):
     assert variant == plain
     if name in LABELED:
         assert on_meta(name).backbone.head_dim == 32
+
+
+@pytest.mark.parametrize('name', BOXES)
+def test_boxes_alone_are_the_recipe_with_the_options_of_the_guide(name):
+    boxes, masks = load(name), load(BOXES[name], *BOXES_ALONE)
+    assert (boxes.model.pop('type'), masks.model.pop('type')) == ('FasterRCNN', 'MaskRCNN')
+    for key in ('train_pipeline', 'test_pipeline'):  # variables that nothing reads
+        boxes.pop(key), masks.pop(key)
+    assert boxes.to_dict() == masks.to_dict()
 
 
 # --- rates --------------------------------------------------------------------------------------
