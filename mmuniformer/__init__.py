@@ -5,11 +5,19 @@ root registry, hence to mmdet, mmsegmentation and mmpose. In configs the scoped 
 (``mmuniformer.UniFormer``) need no import at all.
 """
 
+import importlib
 import warnings
 
 from mmuniformer.version import __version__
 
-__all__ = ['UniFormer', 'UniFormerLight', '__version__']
+_LATE = {
+    'get_model': 'mmuniformer.apis.models',
+    'list_models': 'mmuniformer.apis.models',
+    'Predictor': 'mmuniformer.apis.inference.predictor',
+}
+"""Imported when they are asked for, by where they are."""
+
+__all__ = ['UniFormer', 'UniFormerLight', '__version__', *_LATE]
 
 # `mmuniformer doctor` lives in this package and has to start where torch or mmengine is missing or
 # broken. There the package imports with a warning, and whatever needs them raises the reason when
@@ -39,7 +47,9 @@ else:
 
 
 def __getattr__(name: str):
-    """Raise why the package could not be set up, instead of an AttributeError that hides it."""
+    """Import late, or raise why the package could not be set up instead of an AttributeError."""
     if _broken is not None and name in __all__:
         raise ImportError(f'mmuniformer.{name} needs torch and mmengine: {_broken}') from _broken
+    if name in _LATE:
+        return getattr(importlib.import_module(_LATE[name]), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -41,6 +41,19 @@ def test_core_imports_and_builds_without_the_frameworks(run_python):
     ]
 
 
+def test_bare_backbone_by_name_needs_no_framework(run_python):
+    code = BLOCKED + (
+        'import sys, mmuniformer\n'
+        'print([name for name in sys.modules if name.startswith("mmuniformer.apis")])\n'
+        'print(mmuniformer.list_models("*light_nano"))\n'
+        'print(type(mmuniformer.get_model("uniformer_light_nano")).__name__)\n'
+    )
+    done = run_python('-c', code)
+    assert done.stdout.splitlines() == ['[]', "['uniformer_light_nano']", 'UniFormerLight'], (
+        done.stderr
+    )
+
+
 def test_block_is_effective(run_python):
     done = run_python('-c', BLOCKED + 'import scipy')
     assert 'scipy is blocked' in done.stderr

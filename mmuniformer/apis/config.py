@@ -34,6 +34,11 @@ TASKS = {
 """By the name that commands and folders have for it."""
 
 
+def shipped_configs() -> dict[str, Path]:
+    """Return the paths of the shipped configs by their names."""
+    return {p.stem: p for p in sorted(CONFIGS.rglob('*.py')) if '_base_' not in p.parts}
+
+
 def find_config(name: str) -> Path:
     """Return the path of a config given as a path, a file name or a bare name.
 
@@ -47,7 +52,7 @@ def find_config(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    shipped = {p.stem: p for p in sorted(CONFIGS.rglob('*.py')) if '_base_' not in p.parts}
+    shipped = shipped_configs()
     stem = path.name.removesuffix('.py')
     if stem in shipped:
         return shipped[stem]

@@ -1,12 +1,14 @@
-"""Models of configs, built in the config's scope, with weights."""
+"""Models by name: of configs, built in the config's scope, and bare backbones; with weights."""
 
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,97 @@ from mmengine.logging import MMLogger
 from mmengine.registry import MODELS
 from torch import nn
 
-from mmuniformer.apis.config import scope_of
+from mmuniformer.apis.config import load_config, scope_of, shipped_configs
 from mmuniformer.engine.checkpoint import checked_state_dict
 from mmuniformer.errors import UserError
+from mmuniformer.models import UniFormer, UniFormerLight
+from mmuniformer.models.weights.catalog import weights_of
 from mmuniformer.models.weights.files import load_state_dict_file
+from mmuniformer.models.weights.load import load_pretrained
+
+BACKBONES = {
+    **{f'uniformer_{arch}': (UniFormer, arch) for arch in UniFormer.presets},
+    **{f'uniformer_light_{arch}': (UniFormerLight, arch) for arch in UniFormerLight.presets},
+}
+"""Class and preset of the bare backbones, by name."""
+
+
+def list_models(pattern: str = '*', pretrained: bool = False) -> list[str]:
+    """Return the names that ``get_model`` knows: bare backbones, then shipped configs.
+
+    Args:
+        pattern: As of file names; ``*`` stands for any characters.
+        pretrained: Only those with released weights that can be downloaded.
+
+    Example:
+        >>> list_models('*light_x*')
+        ['uniformer_light_xs', 'uniformer_light_xxs']
+    """
+    return [
+        name
+        for name in (*BACKBONES, *shipped_configs())
+        if fnmatch(name, pattern) and (weights_of(name) or not pretrained)
+    ]
+
+
+def get_model(
+    name: str | Path,
+    pretrained: bool | str | Path = False,
+    device: str | torch.device = 'cpu',
+    **backbone: Any,
+) -> nn.Module:
+    """Build a model in evaluation mode.
+
+    Args:
+        name: One that ``list_models`` gives, or the path of a config. A config gives its
+            framework's model; a bare backbone needs torch and mmengine only.
+        pretrained: True for the released weights; or a path or address of weights of this model (a
+            bare backbone also takes its part of a whole model's). False for random weights.
+        device: Where the model is put.
+        backbone: Arguments of the backbone, such as ``stage3_attn='hybrid'``, ``window_size=14`` or
+            ``out_indices=(3,)``; see ``mmuniformer.UniFormer``.
+
+    Raises:
+        CheckpointError: The weights cannot be downloaded or read, or are of another model.
+        UserError: There is no such model, or no released file of its weights.
+
+    Example:
+        >>> model = get_model('uniformer_nano', out_indices=(3,))
+        >>> [tuple(feature.shape) for feature in model(torch.rand(1, 3, 64, 64))]
+        [(1, 128, 2, 2)]
+    """
+    if name in BACKBONES:
+        kind, arch = BACKBONES[name]
+        weights = weights_for(name, pretrained)
+        with torch.device('meta' if torch.device(device).type == 'meta' else 'cpu'):
+            model = kind(arch, **backbone)
+        if weights:
+            load_pretrained(model, weights)
+        return model.to(device).eval()
+    known = list_models()
+    if Path(name).name.removesuffix('.py') not in known and not Path(name).is_file():
+        close = ', '.join(difflib.get_close_matches(str(name), known))
+        hint = f'The closest are {close}.' if close else 'mmuniformer.list_models() gives all.'
+        raise UserError(f'{name}: no such file, and no model has that name. {hint}')
+    cfg = load_config(name, {f'model.backbone.{key}': value for key, value in backbone.items()})
+    return build_model(cfg, weights_for(Path(name).stem, pretrained), device)
+
+
+def weights_for(name: str, pretrained: bool | str | Path) -> str | None:
+    """Return path or address of the weights that ``get_model`` is asked for, if any.
+
+    Raises:
+        UserError: Released ones, and there are none to download.
+    """
+    if not isinstance(pretrained, bool):
+        return str(pretrained)
+    file = weights_of(name)
+    if pretrained and not file:
+        raise UserError(
+            f'no released file of weights of {name} can be downloaded: give the path or address of '
+            'some (pretrained=PATH); `mmuniformer weights list` shows what can be'
+        )
+    return file.homes[0] if pretrained else None
 
 
 def build_module(settings: Mapping[str, Any]) -> nn.Module:

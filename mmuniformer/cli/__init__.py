@@ -22,6 +22,7 @@ COMMANDS = {
     'benchmark': 'Measure speed and memory of profiles and layouts.',
     'complexity': 'Count parameters and FLOPs, attention included.',
     'export': 'Write and check ONNX and torch.export files.',
+    'weights': 'List, fetch and verify released weights.',
     'convert': 'Convert checkpoints from and to the released layout.',
 }
 """What the overview says of each. ``toy-data`` is ``command`` of ``mmuniformer.cli.toy_data``."""

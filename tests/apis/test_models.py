@@ -1,13 +1,17 @@
 """Configs by name and options, models with checkpoints."""
 
+import dataclasses
+
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from mmuniformer.apis.config import load_config, scope_of
-from mmuniformer.apis.models import build_model
+from mmuniformer.apis.models import build_model, get_model, list_models
 from mmuniformer.errors import CheckpointError, UserError
+from mmuniformer.models.weights import catalog, files
+from mmuniformer.models.weights.catalog import RELEASED_FILES
 
 NANO = 'mask-rcnn_uniformer-nano_fpn_toy'
 
@@ -101,3 +105,67 @@ def test_models_that_cannot_be_built_are_named():
     ):
         with pytest.raises(UserError, match=reason):
             build_model(bare(**wrong))
+
+
+def test_list_of_models_by_pattern():
+    names = list_models()
+    assert names[:2] == ['uniformer_nano', 'uniformer_small']
+    assert NANO in names
+    assert list_models('*small_plus*') == ['uniformer_small_plus']
+    assert list_models('nothing*') == []
+    assert len(list_models(pretrained=True)) == 12
+    assert 'uniformer_base' in list_models('*base', pretrained=True)
+    assert 'uniformer_large' not in list_models(pretrained=True)
+
+
+def test_bare_backbone_with_weights_of_a_path(tmp_path):
+    source = get_model('uniformer_nano', stage3_attn='window', window_size=2, out_indices=(1, 3))
+    assert not source.training
+    assert source.stage3_attn == 'window'
+    maps = source(torch.rand(1, 3, 64, 96))
+    assert [tuple(each.shape) for each in maps] == [(1, 32, 8, 12), (1, 128, 2, 3)]
+    torch.save({'model': source.state_dict()}, tmp_path / 'x.pth')
+    loaded = get_model('uniformer_nano', tmp_path / 'x.pth', out_indices=(1, 3))
+    assert all(torch.equal(v, source.state_dict()[k]) for k, v in loaded.state_dict().items())
+    assert loaded.stage3_attn == 'global'
+    with pytest.raises(CheckpointError, match="arch='nano'"):
+        get_model('uniformer_light_nano', tmp_path / 'x.pth')
+    assert next(get_model('uniformer_large', device='meta').parameters()).is_meta
+
+
+def test_released_weights_are_asked_for_by_true(monkeypatch, tmp_path):
+    torch.save({'model': get_model('uniformer_light_nano').state_dict()}, tmp_path / 'x.pth')
+    homes = ('hf://owner/repo/nano.pth',)
+    file = dataclasses.replace(RELEASED_FILES[0], rows=('uniformer_light_nano',), homes=homes)
+    monkeypatch.setattr(catalog, 'RELEASED_FILES', (file,))
+    asked = []
+
+    def fake(address):
+        asked.append(address)
+        return tmp_path / 'x.pth'
+
+    monkeypatch.setattr(files, 'download', fake)
+    get_model('uniformer_light_nano', pretrained=True)
+    assert asked == list(homes)
+    with pytest.raises(UserError, match='no released file of weights of uniformer_nano .*PATH'):
+        get_model('uniformer_nano', pretrained=True)
+
+
+def test_wrong_names_and_arguments_are_named():
+    with pytest.raises(UserError, match='uniformer_smal: .*closest are uniformer_small'):
+        get_model('uniformer_smal')
+    with pytest.raises(TypeError, match="no argument 'depth': did you mean 'depths'"):
+        get_model('uniformer_nano', depth=3)
+
+
+@pytest.mark.frameworks
+def test_model_of_a_shipped_config_in_another_layout(tmp_path):
+    pytest.importorskip('mmdet')
+    model = get_model(NANO, stage3_attn='window', window_size=4)
+    assert type(model).__name__ == 'MaskRCNN'
+    assert (model.backbone.stage3_attn, model.backbone.window_size) == ('window', 4)
+    torch.save({'state_dict': model.state_dict()}, tmp_path / 'x.pth')
+    loaded = get_model(NANO, tmp_path / 'x.pth')
+    assert torch.equal(loaded.backbone.norm1.weight, model.backbone.norm1.weight)
+    with pytest.raises(CheckpointError, match='does not fit'):
+        get_model(NANO, tmp_path / 'x.pth', arch='small')

@@ -27,8 +27,8 @@ class ReleasedFile:
 
     name: str
     kind: str
-    row: str
-    """What it is the weights of: a shipped config, or a backbone's name in ``get_model``."""
+    rows: tuple[str, ...]
+    """What it is the weights of: shipped configs, and a backbone's name in ``get_model``."""
     head_dim: int
     homes: tuple[str, ...]
     """Addresses that give the same weights, tried in this order."""
@@ -43,12 +43,12 @@ class ReleasedFile:
 def _pose(row: str, name: str) -> ReleasedFile:
     """Return the row of a pose file, whose name ends in its hash and a date."""
     sha256 = name.split('-')[1].partition('_')[0]
-    return ReleasedFile(name, POSE, row, 64, (f'{OPENMMLAB}/{name}',), 'Apache-2.0', sha256)
+    return ReleasedFile(name, POSE, (row,), 64, (f'{OPENMMLAB}/{name}',), 'Apache-2.0', sha256)
 
 
 RELEASED_FILES = (
     ReleasedFile(
-        'uniformer_small_in1k.pth', IMAGENET, 'uniformer_small', 64,
+        'uniformer_small_in1k.pth', IMAGENET, ('uniformer_small',), 64,
         (
             'hf://Sense-X/uniformer_image/uniformer_small_in1k.pth',
             f'{OPENMMLAB}/uniformer_small_in1k.pth',
@@ -56,12 +56,12 @@ RELEASED_FILES = (
         'MIT',
     ),
     ReleasedFile(
-        'uniformer_small_plus_in1k.pth', IMAGENET, 'uniformer_small_plus', 32,
+        'uniformer_small_plus_in1k.pth', IMAGENET, ('uniformer_small_plus',), 32,
         ('hf://Sense-X/uniformer_image/uniformer_small_plus_in1k.pth',),
         'MIT',
     ),
     ReleasedFile(
-        'uniformer_base_in1k.pth', IMAGENET, 'uniformer_base', 64,
+        'uniformer_base_in1k.pth', IMAGENET, ('uniformer_base',), 64,
         (
             'hf://Sense-X/uniformer_image/uniformer_base_in1k.pth',
             f'{OPENMMLAB}/uniformer_base_in1k.pth',
@@ -69,19 +69,19 @@ RELEASED_FILES = (
         'MIT',
     ),
     ReleasedFile(
-        'uniformer_xxs_160_in1k.pth', IMAGENET, 'uniformer_light_xxs', 28,
+        'uniformer_xxs_160_in1k.pth', IMAGENET, ('uniformer_light_xxs',), 28,
         ('hf://Andy1621/uniformer_light/uniformer_xxs_160_in1k.pth',),
         'MIT',
     ),
     ReleasedFile(
         'mask_rcnn_3x_ms_hybrid_small.pth', DETECTOR,
-        'mask-rcnn_uniformer-small-h14_fpn_amp-ms-crop-3x_coco', 64,
+        ('mask-rcnn_uniformer-small-h14_fpn_amp-ms-crop-3x_coco',), 64,
         ('hf://Andy1621/uniformer/mask_rcnn_3x_ms_hybrid_small.pth',),
         'MIT', 'ca5469b0889f10c82522c97ac116c78aabe8628a6fd1453a9fced62453f4986c', 164_955_531,
     ),
     ReleasedFile(
         'upernet_global_small.pth', SEGMENTOR,
-        'upernet_uniformer-small-global_8xb2-160k_ade20k-512x512', 64,
+        ('upernet_uniformer-small-global_8xb2-160k_ade20k-512x512',), 64,
         (
             'hf://Andy1621/uniformer/upernet_global_small.pth',
             'hf://lllyasviel/Annotators/upernet_global_small.pth',
@@ -109,15 +109,20 @@ def find_released(name: str) -> ReleasedFile:
         CheckpointError: There is none.
     """
     for file in RELEASED_FILES:
-        if name in (file.name, PurePosixPath(file.name).stem, file.row):
+        if name in (file.name, PurePosixPath(file.name).stem, *file.rows):
             return file
-    names = [text for file in RELEASED_FILES for text in (file.name, file.row)]
+    names = [text for file in RELEASED_FILES for text in (file.name, *file.rows)]
     close = ', '.join(difflib.get_close_matches(name, names))
     raise CheckpointError(
         f'no released file is named {name} or belongs to it'
         + (f'; the closest are {close}' if close else '')
         + ': `mmuniformer weights list` shows all'
     )
+
+
+def weights_of(row: str) -> ReleasedFile | None:
+    """Return the released file of a config or backbone, the first on the list, if any."""
+    return next((file for file in RELEASED_FILES if row in file.rows), None)
 
 
 def released_at(address: str) -> ReleasedFile | None:

@@ -7,6 +7,7 @@ huggingface-hub is installed, which then knows about tokens, mirrors and proxies
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -126,7 +127,8 @@ def obtain(homes: list[str], path: Path, known: Identity) -> Path:
                 return from_hub(HubFile.parse(home), known)
             return from_web(web_address(home), path, known)
         except (OSError, HTTPException, ValueError) as error:
-            reasons.append(str(error) if len(homes) == 1 else f'{home}: {error}')
+            url = web_address(home)
+            reasons.append(f'{error}' if homes == [url] else f'{url}: {error}')
     raise CheckpointError(
         f'{homes[0]} could not be downloaded ({"; ".join(reasons)}): check the address and the '
         'network, or download the file elsewhere and pass its path'
@@ -176,12 +178,12 @@ def from_hub(file: HubFile, known: Identity) -> Path:
     if isinstance(found, str) and known.fits(Path(found)):
         return Path(found)
     refuse_offline()
+    endpoint = os.environ.get('HF_ENDPOINT') or HUB
+    # The hub's client would try a host that does not answer for half a minute.
+    with contextlib.suppress(HTTPError):
+        urlopen(Request(file.url(endpoint), method='HEAD'), timeout=TIMEOUT).close()
     try:
-        path = hf_hub_download(
-            **place,
-            endpoint=os.environ.get('HF_ENDPOINT') or None,
-            force_download=isinstance(found, str),
-        )
+        path = hf_hub_download(**place, endpoint=endpoint, force_download=isinstance(found, str))
     except Exception as error:  # also what its HTTP client raises
         raise OSError(f'{type(error).__name__}: {str(error).strip().splitlines()[0]}') from error
     known.check(Path(path))

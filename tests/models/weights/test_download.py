@@ -158,7 +158,7 @@ class TestHomes:
         homes = (f'{server.url}/first/weights.pth', f'{server.url}/second/weights.pth')
         sha256 = hashlib.sha256(CONTENT).hexdigest()
         file = catalog.ReleasedFile(
-            'weights.pth', catalog.DETECTOR, 'row', 64, homes, 'MIT', sha256, len(CONTENT)
+            'weights.pth', catalog.DETECTOR, ('row',), 64, homes, 'MIT', sha256, len(CONTENT)
         )
         monkeypatch.setattr(catalog, 'RELEASED_FILES', (file,))
         return file

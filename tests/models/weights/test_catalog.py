@@ -1,0 +1,72 @@
+"""The list of released files agrees with configs, presets and metafiles."""
+
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pytest
+from config_helpers import CONFIGS, load
+
+from mmuniformer.analysis.metafile import load_models
+from mmuniformer.apis.models import BACKBONES
+from mmuniformer.errors import CheckpointError
+from mmuniformer.models import UniFormer
+from mmuniformer.models.weights.catalog import IMAGENET, RELEASED_FILES, find_released, released_at
+from mmuniformer.models.weights.download import named_hash, web_address
+from mmuniformer.models.weights.released import file_name, head_dim_by_name
+
+ROOT = Path(__file__).resolve().parents[3]
+each_file = pytest.mark.parametrize('file', RELEASED_FILES, ids=lambda file: file.name)
+
+
+def test_names_are_unique():
+    assert len({file.name for file in RELEASED_FILES}) == len(RELEASED_FILES) == 12
+
+
+@each_file
+def test_row_has_the_head_dim_of_the_file(file):
+    for row in file.rows:
+        kind, arch = BACKBONES.get(row) or (None, load(row).model.backbone.arch)
+        presets = (kind or UniFormer).presets
+        assert file.head_dim == presets[arch].head_dim
+    assert head_dim_by_name(file.name) in (None, file.head_dim)
+
+
+@each_file
+def test_hashes_and_homes_are_sound(file):
+    assert set(file.sha256) <= set('0123456789abcdef')
+    assert len(file.sha256) in (0, 8, 64)
+    assert file.sha256.startswith(named_hash(file.name))
+    assert file.license in ('MIT', 'Apache-2.0')
+    for home in file.homes:
+        assert released_at(home) is file
+        assert file_name(home) == file.name
+        assert urlparse(web_address(home)).scheme == 'https'
+
+
+def test_metafiles_give_the_first_home():
+    stated = {
+        (Path(model['Config']).stem, model['Weights'])
+        for metafile in ROOT.glob('configs/*/metafile.yml')
+        for model in load_models(metafile)
+        if 'Weights' in model
+    }
+    wholes = [file for file in RELEASED_FILES if file.kind != IMAGENET]
+    assert stated == {(row, web_address(f.homes[0])) for f in wholes for row in f.rows}
+    assert len(wholes) == 8
+
+
+def test_addresses_in_configs_are_of_released_files():
+    """A config that names one home is served by all."""
+    for name in CONFIGS:
+        checkpoint = (load(name).model.backbone.get('init_cfg') or {}).get('checkpoint')
+        if str(checkpoint).startswith('http'):
+            assert released_at(checkpoint), name
+
+
+def test_found_by_file_name_stem_and_row():
+    file = find_released('upernet_global_small.pth')
+    assert find_released('upernet_global_small') is file
+    assert find_released('upernet_uniformer-small-global_8xb2-160k_ade20k-512x512') is file
+    assert find_released('uniformer_small').name == 'uniformer_small_in1k.pth'
+    with pytest.raises(CheckpointError, match='closest are upernet_global_small.pth.*weights list'):
+        find_released('upernet_small')
