@@ -1,10 +1,15 @@
 # `make` lists the targets. They work in .venv, which `make install` creates.
+# STACK=pinned|onedl|old chooses the versions (see docs/stacks.md), PYTHON=python3.12 the Python,
+# VENV=FOLDER the virtual environment.
 
-# The first Python 3.11 that runs; without one, python3, which prints what is missing.
-PYTHON ?= $(or $(shell for p in python3.11 python3 python; do \
-	$$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$p && break; \
-	done),python3)
-BIN := .venv/bin
+STACK ?= pinned
+VENV ?= .venv$(if $(filter-out pinned,$(STACK)),-$(STACK))
+BIN := $(VENV)/bin
+# The environment's own Python, or the first of 3.10 to 3.13 that runs, 3.11 preferred; without
+# one, python3, which prints what is missing.
+PYTHON ?= $(or $(shell for p in $(BIN)/python python3.11 python3.12 python3.13 python3.10 python3; \
+	do $$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+	&& echo $$p && break; done),python3)
 
 .PHONY: help install quickstart quickstart-det quickstart-seg quickstart-pose test performance lint clean
 
@@ -12,8 +17,8 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {n = split($$1, names, " "); \
 		for (i = 1; i <= n; i++) printf "  make %-15s %s\n", names[i], $$2}' Makefile
 
-install: ## create .venv with the pinned stack and mmuniformer (mmcv compiles the first time)
-	@$(PYTHON) tools/dev/bootstrap.py
+install: ## create .venv with the stack and mmuniformer (mmcv compiles the first time)
+	@$(PYTHON) tools/dev/bootstrap.py --stack $(STACK) --venv $(VENV)
 
 quickstart: install ## train, evaluate and draw nano models on toy data (some minutes)
 	@$(BIN)/mmuniformer quickstart
@@ -22,7 +27,7 @@ quickstart-det quickstart-seg quickstart-pose: quickstart-%: install ## the same
 	@$(BIN)/mmuniformer quickstart --task $*
 
 test: lint ## lint, then run the whole test suite on the installed package
-	@$(BIN)/python -P -m pytest
+	@$(BIN)/pytest
 
 performance: install ## run the benchmarks and update the tables of docs/performance.md (15 minutes)
 	@$(BIN)/python tools/dev/performance_page.py

@@ -22,6 +22,8 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.utils import digit_version
 from torch import _weights_only_unpickler
 
+from mmuniformer.errors import UserError
+
 PACKAGE = Path(__file__).resolve().parent
 # An installed package has its configs where mim looks; a checkout has them beside the package.
 INSTALLED = PACKAGE / '.mim' / 'configs'
@@ -38,10 +40,27 @@ is_compiling = (
 )
 """Tells whether torch.compile or torch.export traces the code that asks."""
 
+EXPORT_TORCH = '2.9'
+"""The first torch that exports any size and batch to ONNX and torch.export files."""
+CAN_EXPORT = digit_version(torch.__version__) >= digit_version(EXPORT_TORCH)
+
 
 def is_tracing() -> bool:
     """Tell whether what runs becomes a graph, which other sizes may go through."""
     return torch.jit.is_tracing() or is_compiling()
+
+
+def require_export() -> None:
+    """Refuse to export where torch lacks what it takes.
+
+    Raises:
+        UserError: torch is too old.
+    """
+    if not CAN_EXPORT:
+        raise UserError(
+            f'mmuniformer export needs torch {EXPORT_TORCH} or later, this is {torch.__version__}: '
+            'checkpoints of any torch can be exported where a later one is installed'
+        )
 
 
 def apply() -> None:

@@ -1,5 +1,6 @@
 """The wheel, the pins, the steps of the install and the two commands around them."""
 
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -12,6 +13,8 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
+
+from mmuniformer.compat import TORCH_HAS_ALLOW_LIST
 
 
 @pytest.fixture(scope='module')
@@ -115,24 +118,53 @@ def test_config_names_are_unique(repository):
     assert set(configs) & set(modules + bases) == set()
 
 
-def pins_of(bootstrap):
-    """All packages of the stack and their versions."""
-    sections = bootstrap.read_sections(bootstrap.CONSTRAINTS.read_text())
+STACKS = ('pinned', 'onedl', 'old')
+
+
+def pins_of(bootstrap, stack='pinned'):
+    """All packages of a stack and their versions."""
+    sections = bootstrap.read_stack(stack)
     return {name: version for pins in sections.values() for name, version in pins.items()}
 
 
-def test_every_package_is_pinned_exactly_and_once(bootstrap):
-    sections = bootstrap.read_sections(bootstrap.CONSTRAINTS.read_text())
+def this_stack():
+    """The stack that the suite runs on."""
+    names = {each.metadata['Name'] for each in importlib.metadata.distributions()}
+    return 'onedl' if 'onedl-mmcv' in names else 'pinned' if TORCH_HAS_ALLOW_LIST else 'old'
+
+
+@pytest.mark.parametrize('python', ['3.10', '3.13'])
+@pytest.mark.parametrize('stack', STACKS)
+def test_every_package_is_pinned_exactly_and_once(bootstrap, monkeypatch, stack, python):
+    monkeypatch.setattr(bootstrap, 'VERSION', python)
+    sections = bootstrap.read_stack(stack)
     assert set(bootstrap.STEPS) <= set(sections)
-    pins = pins_of(bootstrap)
+    pins = pins_of(bootstrap, stack)
     assert sum(map(len, sections.values())) == len(pins)
     assert [name for name, version in pins.items() if not version[0].isdigit()] == []
-    assert set(pins) & {'opendatalab', 'chumpy', 'opencv-python'} == set()
+    assert set(pins) & {'opendatalab', 'chumpy', 'opencv-python', 'imgaug'} == set()
     assert 77 <= int(pins['setuptools'].split('.')[0]) <= 80
+    names = {'mmengine', 'mmcv', 'mmdetection', 'mmsegmentation', 'mim'}
+    forks = {f'onedl-{name}' for name in names}
+    assert set(pins) & forks == (forks if stack == 'onedl' else set())
+    upstream = {'mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'openmim'}
+    assert set(pins) & upstream == (set() if stack == 'onedl' else upstream)
+    assert pins['mmpose']
 
 
-def test_torchvision_pairs_with_torch(bootstrap):
-    pins = pins_of(bootstrap)
+def test_old_stack_is_the_lowest_that_is_promised(bootstrap, repository):
+    text = (repository / 'pyproject.toml').read_text()
+    lowest = re.search(r'"torch>=([\d.]+)"', text)[1]
+    assert pins_of(bootstrap, 'old')['torch'].startswith(f'{lowest}.')
+    first, last = bootstrap.PYTHONS['pinned']
+    assert f'requires-python = ">={first[0]}.{first[1]}"' in text
+    named = re.findall(r'"Programming Language :: Python :: 3\.(\d+)"', text)
+    assert [int(minor) for minor in named] == list(range(first[1], last[1] + 1))
+
+
+@pytest.mark.parametrize('stack', STACKS)
+def test_torchvision_pairs_with_torch(bootstrap, stack):
+    pins = pins_of(bootstrap, stack)
     torch, torchvision = (pins[name].split('.') for name in ('torch', 'torchvision'))
     assert torch[0] == '2'
     assert int(torchvision[1]) == int(torch[1]) + 15
@@ -143,11 +175,11 @@ def test_sections_are_read_without_comments(bootstrap):
     assert bootstrap.read_sections(text) == {'torch': {'torch': '2.1'}, 'mmcv': {'mmcv': '1.0'}}
 
 
-def test_installed_stack_is_the_pinned_one(bootstrap):
+def test_installed_stack_is_one_of_ours(bootstrap):
     """The suite runs in the environment that the steps made."""
     site = Path(next(p for p in sys.path if p.endswith('site-packages')))
     installed = bootstrap.installed_versions(site)
-    for package, version in pins_of(bootstrap).items():
+    for package, version in pins_of(bootstrap, this_stack()).items():
         assert installed[bootstrap.normalize(package)] == version, package
 
 
@@ -316,20 +348,34 @@ def test_progress_shows_compiled_files_or_the_last_line(bootstrap, tmp_path):
     assert environment._progress(0) == 'Collecting mmengine'
 
 
-def test_other_python_is_refused_with_the_fix(bootstrap, monkeypatch, capsys):
-    monkeypatch.setattr(sys, 'version_info', (3, 12, 4))
-    assert bootstrap.main() == 1
+@pytest.mark.parametrize(
+    ('stack', 'python', 'needed'),
+    [('pinned', (3, 9, 1), '3.10 to 3.13'), ('old', (3, 12, 4), '3.10 to 3.11')],
+)
+def test_other_python_is_refused_with_the_fix(
+    bootstrap, monkeypatch, capsys, stack, python, needed
+):
+    monkeypatch.setattr(sys, 'version_info', python)
+    assert bootstrap.main(['--stack', stack]) == 1
     said = capsys.readouterr().out
-    assert said.startswith('Python 3.11 is needed, this is 3.12.4')
+    assert said.startswith(
+        f'The {stack} stack needs Python {needed}, this is {".".join(map(str, python))}'
+    )
     assert 'make PYTHON=python3.11' in said
 
 
-def test_folder_that_cannot_be_written_is_named(bootstrap, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ('arguments', 'name'),
+    [([], '.venv'), (['--stack', 'onedl'], '.venv-onedl'), (['--venv', 'own'], 'own')],
+)
+def test_folder_that_cannot_be_written_is_named(
+    bootstrap, tmp_path, monkeypatch, capsys, arguments, name
+):
     monkeypatch.setattr(bootstrap, 'ROOT', tmp_path)
-    (tmp_path / '.venv').write_text('a file where the folder should be')
-    assert bootstrap.main() == 1
+    (tmp_path / name).write_text('a file where the folder should be')
+    assert bootstrap.main(arguments) == 1
     said = capsys.readouterr().out
-    assert f'fix: make sure that {tmp_path / ".venv"} is writable' in said
+    assert f'fix: make sure that {tmp_path / name} is writable' in said
 
 
 @pytest.mark.parametrize(
@@ -363,12 +409,29 @@ def test_make_help_lists_the_targets(repository):
 
 @pytest.mark.parametrize('status', [0, 2])
 def test_ci_fails_exactly_where_make_test_fails(repository, tmp_path, status):
-    make = tmp_path / 'make'
-    make.write_text(f'#!/bin/sh\necho "$@" in "$PWD"\nexit {status}\n')
-    make.chmod(0o755)
-    environment = {**os.environ, 'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'}
-    done = subprocess.run(
-        [repository / '.ci' / 'run'], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+    """And runs the stacks whose environments work."""
+    checkout, venvs, bin = tmp_path / 'checkout', tmp_path / 'venvs', tmp_path / 'bin'
+    (checkout / '.ci').mkdir(parents=True)
+    shutil.copy(repository / '.ci' / 'run', checkout / '.ci' / 'run')
+    for file, script in (
+        (bin / 'make', f'echo "$@" "${{PYTEST_ADDOPTS-}}" in "$PWD"; exit {status}'),
+        (venvs / 'venv-old' / 'bin' / 'python', 'true'),
+        (checkout / '.venv-onedl' / 'bin' / 'python', 'false'),
+    ):
+        file.parent.mkdir(parents=True)
+        file.write_text(f'#!/bin/sh\n{script}\n')
+        file.chmod(0o755)
+    environment = {**os.environ, 'PATH': f'{bin}{os.pathsep}{os.environ["PATH"]}'}
+    environment |= {'MMUNIFORMER_VENVS': str(venvs)}
+    environment.pop('PYTEST_ADDOPTS', None)
+    command = [checkout / '.ci' / 'run']
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == status
-    assert done.stdout == f'test in {repository}\n'
+    lines = [f'test  in {checkout}']
+    if not status:
+        lines += [
+            'stack onedl: not run, no environment is at hand (make install STACK=onedl makes one)',
+            f"test STACK=old VENV={venvs}/venv-old -m 'stacks or not (slow or integration)' "
+            f'in {checkout}',
+        ]
+    assert done.stdout.splitlines() == lines

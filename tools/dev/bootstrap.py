@@ -1,12 +1,17 @@
 #!/usr/bin/env python3
-"""Create .venv and install the pinned stack and mmuniformer into it.
+"""Create a virtual environment and install a stack and mmuniformer into it.
 
-Run by ``make install``; needs nothing but Python. Each section of requirements/constraints.txt is
-one step. A step whose packages are installed and work is skipped, so a second run takes a second.
+Run by ``make install``; needs nothing but Python. Each section of requirements/constraints.txt,
+with what the file of another stack or of this Python changes, is one step. A step whose packages
+are installed and work is skipped, so a second run takes a second.
+
+``MMUNIFORMER_FIX_TORCH=SCRIPT`` installs torch without its dependencies, then runs SCRIPT with the
+path of torch's ``lib`` folder: for builds that do not import here otherwise.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import importlib.metadata
 import os
@@ -20,13 +25,20 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = ROOT / 'requirements' / 'constraints.txt'
-PYTHON = (3, 11)
+PYTHONS = {
+    'pinned': ((3, 10), (3, 13)),
+    'onedl': ((3, 10), (3, 13)),
+    'old': ((3, 10), (3, 11)),  # torch 2.1 has no builds for later ones
+}
+"""The first and the last Python of each stack."""
+PREFERRED = 'python3.11'
 # mmuniformer is installed again when one of these changes.
 SOURCES = (
     *('mmuniformer', 'configs', 'tools/train.py', 'tools/test.py', 'model-index.yml'),
     *('requirements/constraints.txt', 'setup.py', 'pyproject.toml'),
 )
 HEARTBEAT_SECONDS = 15
+FIX_TORCH = os.environ.get('MMUNIFORMER_FIX_TORCH', '')
 COMPILE_JOB_BYTES = 3 * 1024**3
 
 NETWORK = (
@@ -34,9 +46,8 @@ NETWORK = (
     'the package index reachable (proxy, PIP_INDEX_URL) and run the same command again: finished '
     'steps are kept.'
 )
-COMPILER = (
-    f'It compiles C++: install g++ and the headers of Python (python{PYTHON[0]}.{PYTHON[1]}-dev).'
-)
+VERSION = '{}.{}'.format(*sys.version_info)
+COMPILER = f'It compiles C++: install g++ and the headers of Python (python{VERSION}-dev).'
 TORCHVISION_HEAD = """\
 # Written by mmuniformer's tools/dev/bootstrap.py: the compiled operators of this build do not load
 # beside a CPU build of torch. With their schemas declared, the rest of torchvision imports.
@@ -128,6 +139,23 @@ def read_sections(text: str) -> dict[str, dict[str, str]]:
     return sections
 
 
+def read_stack(stack: str) -> dict[str, dict[str, str]]:
+    """Return the sections of a stack on this Python.
+
+    The files of this Python and of the stack, where there are any, add to constraints.txt and
+    replace pins of the same package or those that a comment "instead of NAME" names.
+    """
+    sections = read_sections(CONSTRAINTS.read_text())
+    for name in (f'python{VERSION}', stack):
+        file = CONSTRAINTS.with_name(f'{name}.txt')
+        text = file.read_text() if file.exists() else ''
+        replaced = re.findall(r'# instead of (\S+)', text)
+        for section, pins in read_sections(text).items():
+            kept = sections[section].items()
+            sections[section] = {k: v for k, v in kept if k not in replaced} | pins
+    return sections
+
+
 def digest(paths: list[Path]) -> str:
     """Hash names and contents of files and, recursively, of folders."""
     found = hashlib.sha256()
@@ -160,11 +188,12 @@ def compile_jobs() -> int:
 class Environment:
     """A virtual environment and its log."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, stack: str = 'pinned') -> None:
         self.folder = folder
+        self.stack = stack
         self.python = folder / 'bin' / 'python'
         self.log = folder / 'install.log'
-        self.site = folder / 'lib' / 'python{}.{}'.format(*PYTHON) / 'site-packages'
+        self.site = folder / 'lib' / f'python{VERSION}' / 'site-packages'
 
     def stamp(self, name: str) -> Path:
         """Return the file that records what was installed."""
@@ -230,32 +259,45 @@ class Environment:
 
 def create(environment: Environment) -> None:
     """Create the virtual environment unless its Python works and has pip."""
-    usable = f'import pip, sys; sys.exit(sys.version_info[:2] != {PYTHON})'
+    usable = f'import pip, sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})'
     if environment.python.exists() and environment.probe(usable):
         return
     folder = environment.folder
     folder.mkdir(parents=True, exist_ok=True)
-    version = '{}.{}'.format(*PYTHON)
     fix = (
-        f'Debian and Ubuntu: apt install python{version}-venv. If this folder was made by another '
-        f'Python or was moved here, remove it: {folder}'
+        f'Debian and Ubuntu: apt install python{VERSION}-venv. If this folder was made by another '
+        f'Python or was moved here, remove it or name another (VENV=...): {folder}'
     )
-    environment.run('creating .venv', [sys.executable, '-m', 'venv', str(folder)], fix)
-    environment.run('probing .venv', [str(environment.python), '-c', usable], fix)
+    name = folder.name
+    environment.run(f'creating {name}', [sys.executable, '-m', 'venv', str(folder)], fix)
+    environment.run(f'probing {name}', [str(environment.python), '-c', usable], fix)
+
+
+def extra_options(section: str, stack: str) -> list[str]:
+    """Return the options of pip that hang on the stack or the machine."""
+    if section == 'torch' and FIX_TORCH:
+        return ['--no-deps']
+    if section == 'mmcv' and stack == 'old':
+        # pip's cache knows a compiled mmcv by its Python, not by its torch.
+        return ['--no-cache-dir']
+    return []
 
 
 def install_stack(environment: Environment) -> None:
     """Run the steps whose packages are missing, of another version, or broken."""
-    sections = read_sections(CONSTRAINTS.read_text())
+    sections = read_stack(environment.stack)
     installed = installed_versions(environment.site)
     current = {
         section: all(installed.get(normalize(name)) == pins[name] for name in pins)
         for section, pins in sections.items()
     }
-    value = digest([CONSTRAINTS, Path(__file__).resolve()])
+    value = digest([CONSTRAINTS.parent, Path(__file__).resolve()])
     if all(current.values()) and environment.is_stamped('stack', value):
         return say('stack: ready')
-    pip = [str(environment.python), '-m', 'pip', 'install', '-c', str(CONSTRAINTS)]
+    pinned = environment.folder / 'constraints.txt'
+    pins = [f'{name}=={version}' for pins in sections.values() for name, version in pins.items()]
+    pinned.write_text('\n'.join(pins) + '\n')
+    pip = [str(environment.python), '-m', 'pip', 'install', '-c', str(pinned)]
     for number, (section, pins) in enumerate(sections.items(), start=1):
         step = STEPS.get(section, Step())
         title = f"step {number}/{len(sections)} '{section}'"
@@ -265,7 +307,12 @@ def install_stack(environment: Environment) -> None:
         say(f'{title} ...')
         started = time.monotonic()
         packages = [f'{name}=={version}' for name, version in pins.items()]
-        environment.run(title, [*pip, *step.options, *packages], step.fix)
+        options = [*step.options, *extra_options(section, environment.stack)]
+        environment.run(title, [*pip, *options, *packages], step.fix)
+        if section == 'torch' and FIX_TORCH:
+            library = environment.site / 'torch' / 'lib'
+            command = [str(environment.python), FIX_TORCH, str(library)]
+            environment.run(f'{title}, {FIX_TORCH},', command, 'Read the log.')
         if step.finish:
             step.finish(environment)
         if step.probe:
@@ -288,18 +335,23 @@ def install_package(environment: Environment) -> None:
     say('mmuniformer: installed')
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Return the exit status."""
-    if sys.version_info[:2] != PYTHON:
-        needed = '{}.{}'.format(*PYTHON)
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('--stack', choices=PYTHONS, default='pinned')
+    parser.add_argument('--venv', type=Path, help='folder of the virtual environment')
+    options = parser.parse_args(arguments)
+    first, last = PYTHONS[options.stack]
+    if not first <= sys.version_info[:2] <= last:
         found = '.'.join(map(str, sys.version_info[:3]))
         say(
-            f'Python {needed} is needed, this is {found} ({sys.executable}). Install it (apt '
-            f'install python{needed} python{needed}-venv, pyenv, conda) and name it: '
-            f'make PYTHON=python{needed} ...'
+            f'The {options.stack} stack needs Python {first[0]}.{first[1]} to {last[0]}.{last[1]}, '
+            f'this is {found} ({sys.executable}). Install one (apt install {PREFERRED} '
+            f'{PREFERRED}-venv, pyenv, conda) and name it: make PYTHON={PREFERRED} ...'
         )
         return 1
-    environment = Environment(ROOT / '.venv')
+    name = '.venv' if options.stack == 'pinned' else f'.venv-{options.stack}'
+    environment = Environment((ROOT / (options.venv or name)).absolute(), options.stack)
     started = time.monotonic()
     try:
         create(environment)
@@ -316,4 +368,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
