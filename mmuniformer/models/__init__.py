@@ -1,6 +1,7 @@
 """The backbones and the pieces that they are made of."""
 
+from mmuniformer.models.clips import UniFormer3D, UniFormerLight3D
 from mmuniformer.models.uniformer import UniFormer
 from mmuniformer.models.uniformer_light import UniFormerLight
 
-__all__ = ['UniFormer', 'UniFormerLight']
+__all__ = ['UniFormer', 'UniFormer3D', 'UniFormerLight', 'UniFormerLight3D']

@@ -1,4 +1,4 @@
-"""What both backbones share: stages, output norms, freezing, policies, weights."""
+"""What all backbones share: stages, output norms, freezing, policies, weights."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ from mmuniformer.models.arch import (
 from mmuniformer.models.blocks import LocalBlock
 from mmuniformer.models.execution import set_policies
 from mmuniformer.models.execution.folding import fold
-from mmuniformer.models.layers import ConvEmbed, MapLayerNorm, PatchEmbed
+from mmuniformer.models.layers import LAYERS, ConvEmbed, MapLayerNorm, PatchEmbed
 from mmuniformer.models.weights.load import check_state_dict, load_pretrained, split_init_cfg
+
+CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 class StagedBackbone(BaseModule):
@@ -38,6 +40,8 @@ class StagedBackbone(BaseModule):
 
     presets: Mapping[str, Arch]
     """Networks by the name that ``arch`` takes."""
+    dims = 2
+    """Axes of a map besides batch and channels: 2 for images, 3 for clips."""
     hourglass = False
     """Whether ``arch`` has keep ratios and trade-offs, and the constructor takes them."""
     windowed_stages: tuple[int, ...] = ()
@@ -48,8 +52,14 @@ class StagedBackbone(BaseModule):
     def __init_subclass__(cls, **kwargs: Any):
         """Show the shared arguments in the signature, hence in ``help()``, of a subclass."""
         super().__init_subclass__(**kwargs)
-        own, shared = (inspect.signature(c.__init__) for c in (cls, StagedBackbone))
-        merged = {**own.parameters, **{k: v for k, v in shared.parameters.items() if k != 'arch'}}
+        own = inspect.signature(cls.__init__)
+        merged = dict(own.parameters)
+        for parent in cls.__mro__[1 : cls.__mro__.index(StagedBackbone) + 1]:
+            merged |= {
+                name: parameter
+                for name, parameter in inspect.signature(parent.__init__).parameters.items()
+                if name not in merged
+            }
         named = [p for p in merged.values() if p.kind is not p.VAR_KEYWORD]
         cls.__init__.__signature__ = own.replace(parameters=named)
 
@@ -69,6 +79,7 @@ class StagedBackbone(BaseModule):
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         out_indices: Sequence[int] = (0, 1, 2, 3),
+        out_norm: str = 'LN',
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool | str | Sequence[int] = 'parts',
@@ -92,6 +103,7 @@ class StagedBackbone(BaseModule):
         self.head_dim = arch.head_dim
         self.in_channels = check_positive('in_channels', in_channels)
         self.out_indices = check_out_indices(out_indices)
+        self.out_norm = check_out_norm(out_norm, self.out_indices)
         self.num_stages = self.out_indices[-1] + 1
         self.frozen_stages = check_frozen_stages(frozen_stages)
         self.norm_eval = norm_eval
@@ -109,7 +121,9 @@ class StagedBackbone(BaseModule):
             self.add_module(f'blocks{stage + 1}', nn.ModuleList(blocks))
             for index, block in enumerate(self.blocks(stage)):
                 set_policies(block, fused_attn, recomputed[stage][index])
-        for stage in self.out_indices:
+        if out_norm == 'BN':
+            self.norm = LAYERS[self.dims].batch_norm(arch.embed_dims[-1])
+        for stage in self.out_indices if out_norm == 'LN' else ():
             norm = MapLayerNorm(arch.embed_dims[stage], eps=1e-6)
             self.add_module(f'norm{stage + 1}', norm)
         self.register_buffer('deployed', None)
@@ -125,11 +139,11 @@ class StagedBackbone(BaseModule):
                 hint = f'did you mean {close[0]!r}?' if close else f'it has {", ".join(known)}'
                 raise TypeError(f'{type(self).__name__} has no argument {name!r}: {hint}')
 
-    def make_stem(self, stage: int) -> nn.Module:
-        """Build the patch embedding that leads to a stage."""
+    def make_stem(self, stage: int, time: tuple[int, int] | None = None) -> nn.Module:
+        """Build the patch embedding that leads to a stage, for clips with a kernel of time."""
         before = self.embed_dims[stage - 1] if stage else self.in_channels
         embed = ConvEmbed if self.arch.conv_stem[stage] else PatchEmbed
-        return embed(before, self.embed_dims[stage], STRIDES[stage])
+        return embed(before, self.embed_dims[stage], STRIDES[stage], time)
 
     def make_block(self, stage: int, block: int) -> nn.Module:
         """Build one block; stages and blocks count from 0. Attention stages are the subclass's."""
@@ -142,6 +156,7 @@ class StagedBackbone(BaseModule):
             'drop': self.drop_rate,
             'drop_path': self.drop_path_rates[stage][block],
             'layer_scale_init_value': self.arch.layer_scale_init_value[stage],
+            'dims': self.dims,
         }
 
     def stem(self, stage: int) -> nn.Module:
@@ -169,7 +184,7 @@ class StagedBackbone(BaseModule):
         """
         self.check_input(x)
         if self.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
+            x = x.contiguous(memory_format=CHANNELS_LAST[self.dims])
         outs, state = [], None
         for stage in range(self.num_stages):
             x = self.stem(stage)(x)
@@ -177,8 +192,18 @@ class StagedBackbone(BaseModule):
                 x = x.contiguous()
             x, state = self.forward_stage(stage, x, state)
             if stage in self.out_indices:
-                outs.append(self.get_submodule(f'norm{stage + 1}')(x).contiguous())
-        return tuple(outs)
+                outs.append(self.normalize(stage, x).contiguous())
+        return self.outputs(tuple(outs), state)
+
+    def outputs(self, maps: tuple[Tensor, ...], state: Any) -> Any:
+        """Return what a model's neck and head get of the outputs and the last state."""
+        return maps
+
+    def normalize(self, stage: int, x: Tensor) -> Tensor:
+        """Run the output norm of a stage; BatchNorm is for the last one alone."""
+        if self.out_norm == 'LN':
+            return self.get_submodule(f'norm{stage + 1}')(x)
+        return self.norm(x) if stage == NUM_STAGES - 1 else x
 
     def forward_stage(self, stage: int, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Run the blocks of a stage on a map; ``state`` is what stages pass on besides it."""
@@ -194,17 +219,18 @@ class StagedBackbone(BaseModule):
                 f'the backbone takes a floating-point tensor, not {kind}: normalize images first '
                 '(the data preprocessor of the model does)'
             )
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
+        axes, noun = {2: ('H, W', 'image'), 3: ('T, H, W', 'clip')}[self.dims]
+        if x.ndim != 2 + self.dims or x.shape[1] != self.in_channels:
             raise ValueError(
-                f'the backbone takes (B, {self.in_channels}, H, W), not {tuple(x.shape)}: '
-                'stack images into a batch, or set in_channels'
+                f'the backbone takes (B, {self.in_channels}, {axes}), not {tuple(x.shape)}: '
+                f'stack {noun}s into a batch, or set in_channels'
             )
-        if x.shape[0] == 0:
-            raise ValueError('the backbone takes a batch of at least one image, not of none')
-        if min(x.shape[2:]) < TOTAL_STRIDE:
+        if 0 in x.shape[:-2]:
+            raise ValueError(f'the backbone takes a batch of at least one {noun}, not of none')
+        if min(x.shape[-2:]) < TOTAL_STRIDE:
             raise InputError(
-                f'an image of {x.shape[2]} x {x.shape[3]} (H x W) is too small: both sides should '
-                f'be at least {TOTAL_STRIDE}, resize or pad it'
+                f'an image of {x.shape[-2]} x {x.shape[-1]} (H x W) is too small: both sides '
+                f'should be at least {TOTAL_STRIDE}, resize or pad it'
             )
 
     def switch_to_deploy(self, test_cfg: Any = None) -> None:
@@ -349,6 +375,18 @@ def check_out_indices(out_indices: Sequence[int]) -> tuple[int, ...]:
             f'out_indices={out_indices!r} should be increasing stages from 0 to {NUM_STAGES - 1}'
         )
     return indices
+
+
+def check_out_norm(out_norm: str, out_indices: tuple[int, ...]) -> str:
+    """Refuse an unknown norm, or BatchNorm without the stage that has it."""
+    if out_norm not in ('LN', 'BN'):
+        raise ValueError(f"out_norm={out_norm!r} should be 'LN' or 'BN'")
+    if out_norm == 'BN' and out_indices[-1] != NUM_STAGES - 1:
+        raise ValueError(
+            f"out_norm='BN' is a norm of the last stage: out_indices={out_indices} should end "
+            f'with {NUM_STAGES - 1}'
+        )
+    return out_norm
 
 
 def check_frozen_stages(frozen_stages: int) -> int:

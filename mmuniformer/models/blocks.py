@@ -7,6 +7,8 @@ Maps are ``(B, C, H, W)``, with ``dims=3`` ``(B, C, T, H, W)``.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -70,7 +72,7 @@ class LocalBlock(PolicyModule):
 
 
 class AttentionBlock(PolicyModule):
-    """The parts of the blocks of stages 3 and 4: LayerNorm (eps 1e-6), attention, linear FFN."""
+    """The parts of the blocks of stages 3 and 4: LayerNorm, attention, linear FFN."""
 
     def __init__(
         self,
@@ -83,12 +85,13 @@ class AttentionBlock(PolicyModule):
         drop_path: float = 0.0,
         layer_scale_init_value: float = 0.0,
         dims: int = 2,
+        eps: float = 1e-6,
     ):
         super().__init__()
         self.pos_embed = LAYERS[dims].position(dim)
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = GlobalMHRA(dim, head_dim, qkv_bias, attn_drop, drop)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = FFN(dim, mlp_ratio, drop)
         self.drop_path = DropPath(drop_path)
         self.gamma_1 = layer_scale(layer_scale_init_value, (dim,))
@@ -110,6 +113,28 @@ class GlobalBlock(AttentionBlock):
     def plain(self, x: Tensor, window_size: int | None = None) -> Tensor:
         """Run the block on a map."""
         return map_of(self.transform(self.mix(x, window_size)))
+
+
+class SplitBlock(GlobalBlock):
+    """Block of clips: attention along time at each position, then within each frame.
+
+    The first result feeds the second attention, but the residual past both is the input.
+    """
+
+    def __init__(self, dim: int, head_dim: int, *args: Any, eps: float = 1e-6, **kwargs: Any):
+        super().__init__(dim, head_dim, *args, eps=eps, **kwargs)
+        self.t_norm = nn.LayerNorm(dim, eps=eps)
+        self.t_attn = GlobalMHRA(dim, head_dim, self.attn.qkv.bias is not None)
+
+    def mix(self, x: Tensor, window_size: int | None = None) -> Tensor:
+        """Run DPE on a map, and both attentions on its tokens ``(B, T, H, W, C)``."""
+        x = tokens_of(self.pos_embed(x))
+        columns = x.movedim(1, 3)
+        tubes = columns.flatten(0, 2)  # (B * H * W, T, C)
+        tubes = tubes + self.drop_path(self.t_attn(self.t_norm(tubes)))
+        frames = tubes.view(columns.shape).movedim(3, 1).flatten(0, 1)  # (B * T, H, W, C)
+        attended = self.attn(self.norm1(frames), window_size).view(x.shape)
+        return x + self.drop_path(scaled(self.gamma_1, attended))
 
 
 def tokens_of(x: Tensor) -> Tensor:

@@ -30,6 +30,9 @@ class TokenState(NamedTuple):
 class HourglassBlock(AttentionBlock):
     """Attention among the class token, the best patches and a representative of the others.
 
+    LayerScale of the representative's branches is one factor, ``gamma_3``, for images, and the
+    factors of the two branches for clips, as released.
+
     Args:
         keep_ratio: Share of the patches that take part, in (0, 1]. At 1 all do.
         trade_off: Weight of the new score in the running one, in [0, 1].
@@ -44,13 +47,16 @@ class HourglassBlock(AttentionBlock):
         keep_ratio: float,
         trade_off: float,
         layer_scale_init_value: float = 0.0,
+        dims: int = 2,
         **kwargs,
     ):
-        super().__init__(dim, *args, layer_scale_init_value=layer_scale_init_value, **kwargs)
+        super().__init__(
+            dim, *args, layer_scale_init_value=layer_scale_init_value, dims=dims, **kwargs
+        )
         self.keep_ratio = keep_ratio
         self.trade_off = trade_off
-        shrinks = keep_ratio < 1
-        self.gamma_3 = layer_scale(layer_scale_init_value if shrinks else 0.0, (dim,))
+        has_factors = keep_ratio < 1 and dims == 2
+        self.gamma_3 = layer_scale(layer_scale_init_value if has_factors else 0.0, (dim,))
 
     def plain(
         self, x: Tensor, state: TokenState, relate: Relate | None = None
@@ -87,8 +93,8 @@ class HourglassBlock(AttentionBlock):
         representative = weights.to(dropped.dtype).unsqueeze(1) @ dropped
 
         tokens = torch.cat([state.cls_token, kept, representative.to(kept.dtype)], 1)
-        tokens, row, branches = relate(tokens)
-        dropped = dropped + scaled(self.gamma_3, branches[:, -1:])
+        tokens, row, update = relate(tokens)
+        dropped = dropped + update
         score = torch.cat([self.blend(kept_score, row[:, 1:-1]), dropped_score], 1)
 
         inverse = order.argsort(dim=1)
@@ -99,15 +105,22 @@ class HourglassBlock(AttentionBlock):
         """Run MHRA and FFN on ``(B, M, C)``.
 
         Returns:
-            The new tokens, the class token's attention row ``(B, M)``, a mean over heads, and the
-            sum of the two branches without drop path and LayerScale, ``(B, M, C)``.
+            The new tokens, the class token's attention row ``(B, M)``, a mean over heads, and
+            what the dropped tokens add, ``(B, 1, C)``.
         """
         q, k, v = self.attn.heads(self.norm1(tokens))
         row, attended = cls_row(q, k), self.attn.attend((q, k, v), tokens.shape[1:-1])
         tokens = tokens + self.drop_path(scaled(self.gamma_1, attended))
         transformed = self.mlp(self.norm2(tokens))
         tokens = tokens + self.drop_path(scaled(self.gamma_2, transformed))
-        return tokens, row, attended + transformed
+        return tokens, row, self.fast_update(attended, transformed)
+
+    def fast_update(self, attended: Tensor, transformed: Tensor) -> Tensor:
+        """Sum both branches of the representative, the last token, without drop path."""
+        attended, transformed = attended[:, -1:], transformed[:, -1:]
+        if self.gamma_3 is not None:
+            return self.gamma_3 * (attended + transformed)
+        return scaled(self.gamma_1, attended) + scaled(self.gamma_2, transformed)
 
     def blend(self, old: Tensor, new: Tensor) -> Tensor:
         """Mix a new score into the running one."""
@@ -129,6 +142,6 @@ def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
 
 
 def pool_score(score: Tensor, height: int, width: int) -> Tensor:
-    """Pool a score ``(B, height * width)`` to a grid of half the sides, keeping the sums."""
-    pooled = F.avg_pool2d(score.unflatten(1, (1, height, width)), 2).flatten(1)
+    """Pool a score ``(B, T * height * width)`` to grids of half the sides, keeping the sums."""
+    pooled = F.avg_pool2d(score.unflatten(1, (-1, height, width)), 2).flatten(1)
     return pooled * (score.sum(1, keepdim=True) / pooled.sum(1, keepdim=True))

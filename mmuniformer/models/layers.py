@@ -6,7 +6,6 @@ Maps are ``(B, C, H, W)``, with a time axis before H for ``dims=3``; tokens are 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch.nn.functional as F
@@ -132,12 +131,25 @@ class PatchEmbed(nn.Module):
     """Embed the patches of a map: a convolution with kernel = stride, then LayerNorm (eps 1e-5).
 
     Sizes that the stride does not divide are floored.
+
+    Args:
+        in_channels: Channels of the input.
+        dim: Channels of the output.
+        stride: Side of a patch in pixels.
+        time: Kernel and stride along the time axis of clips; None for images. The kernel is odd
+            and padded, so that patches may overlap in time.
     """
 
-    def __init__(self, in_channels: int, dim: int, stride: int):
+    def __init__(
+        self, in_channels: int, dim: int, stride: int, time: tuple[int, int] | None = None
+    ):
         super().__init__()
         self.norm = MapLayerNorm(dim, eps=1e-5)
-        self.proj = nn.Conv2d(in_channels, dim, kernel_size=stride, stride=stride)
+        kernel, step = [(side,) for side in time] if time else [(), ()]
+        padding = tuple(side // 2 for side in kernel) + (0, 0)
+        size = (stride, stride)
+        conv = LAYERS[2 + len(kernel)].conv
+        self.proj = conv(in_channels, dim, kernel + size, step + size, padding)
 
     def forward(self, x: Tensor) -> Tensor:
         """Divide the sides by the stride, rounded down."""
@@ -147,17 +159,21 @@ class PatchEmbed(nn.Module):
 class ConvEmbed(nn.Module):
     """Convolutional embedding: overlapping 3x3 convolutions of stride 2 with BatchNorm.
 
-    Stride 4 (stage 1) takes two of them with GELU between, stride 2 takes one.
+    Stride 4 (stage 1) takes two of them with GELU between, stride 2 takes one. Kernels of clips
+    are 3x3x3 whatever ``time`` says; the last convolution has its stride.
     """
 
-    def __init__(self, in_channels: int, dim: int, stride: int):
+    def __init__(
+        self, in_channels: int, dim: int, stride: int, time: tuple[int, int] | None = None
+    ):
         super().__init__()
-        conv = partial(nn.Conv2d, kernel_size=3, stride=2, padding=1)
-        layers = [conv(in_channels, dim), nn.BatchNorm2d(dim)]
+        conv, norm, _ = LAYERS[3 if time else 2]
+        first, last = ((1, 2, 2), (time[1], 2, 2)) if time else (2, 2)
+        layers = [conv(in_channels, dim, 3, last, 1), norm(dim)]
         if stride == 4:
             half = dim // 2
-            layers = [conv(in_channels, half), nn.BatchNorm2d(half), nn.GELU()]
-            layers += [conv(half, dim), nn.BatchNorm2d(dim)]
+            layers = [conv(in_channels, half, 3, first, 1), norm(half), nn.GELU()]
+            layers += [conv(half, dim, 3, last, 1), norm(dim)]
         self.proj = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:

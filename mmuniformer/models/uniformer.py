@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from mmuniformer.models.arch import ATTENTION_STAGES, UNIFORMER
+from mmuniformer.models.arch import ATTENTION_STAGES, STRIDES, TOTAL_STRIDE, UNIFORMER
 from mmuniformer.models.base import StagedBackbone, check_positive
 from mmuniformer.models.blocks import GlobalBlock
+from mmuniformer.models.mix_token import TokenBox, mix_images, random_box
 from mmuniformer.registry import MODELS
 
 STAGE3_LAYOUTS = ('global', 'window', 'hybrid', 'auto')
@@ -45,7 +47,11 @@ class UniFormer(StagedBackbone):
             ``token_budget`` tokens, hybrid above.
         window_size: Window side in stage-3 tokens (16 pixels each).
         token_budget: Stage-3 tokens of an image up to which 'auto' stays global.
+        mix_token: In training, give each image a box of the tokens of another one after the stem
+            (MixToken), and return the box after the maps: for ``TokenLabelHead``.
         out_indices: Stages to return, increasing, from 0.
+        out_norm: 'LN' gives each output a LayerNorm, for dense prediction. 'BN' gives the last
+            stage the BatchNorm that classifiers were released with, and other outputs none.
         frozen_stages: -1 for none, 0 for the stem, else the number of stages to freeze.
         norm_eval: Keep BatchNorm on its running statistics in training.
         with_cp: What training recomputes in backward instead of keeping it: 'parts' (norms, GELU,
@@ -78,9 +84,11 @@ class UniFormer(StagedBackbone):
         stage3_attn: str | Sequence[str] = 'global',
         window_size: int = 14,
         token_budget: int = 4096,
+        mix_token: bool = False,
         **kwargs: Any,
     ):
         super().__init__(arch, **kwargs)
+        self.mix_token = mix_token
         self.token_budget = check_positive('token_budget', token_budget)
         self.set_stage3_attn(stage3_attn, window_size)
 
@@ -135,11 +143,20 @@ class UniFormer(StagedBackbone):
             layout = [layout] * self.depths[2]
         return tuple(self.window_size if kind == 'window' else None for kind in layout)
 
-    def forward_stage(self, stage: int, x: Tensor, state: None) -> tuple[Tensor, None]:
+    def forward_stage(
+        self, stage: int, x: Tensor, state: TokenBox | None
+    ) -> tuple[Tensor, TokenBox | None]:
         """Run the blocks of a stage, those of stage 3 in their windows."""
+        if stage == 0 and self.mix_token and self.training:
+            state = random_box(*x.shape[2:])
+            x = mix_images(x, state)
         if stage != ATTENTION_STAGES[0]:
             return super().forward_stage(stage, x, state)
-        sizes = self.window_sizes(x.shape[2] * x.shape[3])
+        sizes = self.window_sizes(math.prod(x.shape[2:]))
         for block, window_size in zip(self.blocks(stage), sizes, strict=True):
             x = block(x, window_size)
         return x, state
+
+    def outputs(self, maps: tuple[Tensor, ...], state: TokenBox | None) -> tuple[Any, ...]:
+        """Return the maps and, where tokens were mixed, their box on the grid of stage 4."""
+        return maps if state is None else (*maps, state.shrink(TOTAL_STRIDE // STRIDES[0]))

@@ -28,6 +28,7 @@ class UniFormerLight(StagedBackbone):
         keep_ratios: For stages 3 and 4, the share of patches that each block attends among,
             in (0, 1]; the first is 1.
         trade_offs: For stages 3 and 4, the weight of each block's new score, in [0, 1].
+        out_cls_token: Return the class token ``(B, C)`` after the maps: for ``LightClsHead``.
 
     All other arguments are those of ``UniFormer``; it has no ``stage3_attn``, because shrinking
     already bounds the cost.
@@ -50,9 +51,11 @@ class UniFormerLight(StagedBackbone):
         *,
         keep_ratios: Sequence[Sequence[float]] | None = None,
         trade_offs: Sequence[Sequence[float]] | None = None,
+        out_cls_token: bool = False,
         **kwargs: Any,
     ):
         super().__init__(arch, keep_ratios=keep_ratios, trade_offs=trade_offs, **kwargs)
+        self.out_cls_token = out_cls_token
         third, fourth = (self.embed_dims[stage] for stage in ATTENTION_STAGES)
         if self.num_stages > 2:
             self.cls_token = nn.Parameter(torch.zeros(1, 1, third))
@@ -85,7 +88,7 @@ class UniFormerLight(StagedBackbone):
         for block in self.blocks(stage):
             x, state = block(x, state)
         if stage + 1 < self.num_stages:
-            state = state._replace(score=pool_score(state.score, *x.shape[2:]))
+            state = state._replace(score=pool_score(state.score, *x.shape[-2:]))
         return x, state
 
     def enter_stage(self, x: Tensor, state: TokenState | None) -> TokenState:
@@ -93,3 +96,7 @@ class UniFormerLight(StagedBackbone):
         if state is None:
             return TokenState(self.cls_token.expand(x.shape[0], -1, -1), None)
         return state._replace(cls_token=self.cls_upsample(state.cls_token))
+
+    def outputs(self, maps: tuple[Tensor, ...], state: TokenState | None) -> tuple[Tensor, ...]:
+        """Return the maps and, if asked for, the class token."""
+        return (*maps, state.cls_token.squeeze(1)) if self.out_cls_token else maps

@@ -92,7 +92,7 @@ def hourglass_in_parts(
         tokens = tokens + block.drop_path(scaled(block.gamma_1, attended))
         transformed = ffn_in_parts(block, tokens)
         tokens = tokens + block.drop_path(scaled(block.gamma_2, transformed))
-        return tokens, row, attended + transformed
+        return tokens, row, block.fast_update(attended, transformed)
 
     return block.plain(x, state, relate)
 
