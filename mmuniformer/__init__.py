@@ -17,7 +17,10 @@ _LATE = {
 }
 """Imported when they are asked for, by where they are."""
 
-__all__ = ['UniFormer', 'UniFormerLight', '__version__', *_LATE]
+__all__ = [
+    *('UniFormer', 'UniFormer3D', 'UniFormerLight', 'UniFormerLight3D', '__version__'),
+    *_LATE,
+]
 
 # `mmuniformer doctor` lives in this package and has to start where torch or mmengine is missing or
 # broken. There the package imports with a warning, and whatever needs them raises the reason when
@@ -36,13 +39,13 @@ except Exception as error:  # a broken install raises OSError, RuntimeError, Att
     )
 else:
     from mmuniformer import compat
-    from mmuniformer.models import UniFormer, UniFormerLight
+    from mmuniformer.models import UniFormer, UniFormer3D, UniFormerLight, UniFormerLight3D
     from mmuniformer.models.weights.files import load_more_kinds_of_checkpoints
 
     compat.apply()
     load_more_kinds_of_checkpoints()
     # force: importing twice is no error. The scoped registration is the models' own.
-    for _model in (UniFormer, UniFormerLight):
+    for _model in (UniFormer, UniFormer3D, UniFormerLight, UniFormerLight3D):
         mmengine.registry.MODELS.register_module(force=True, module=_model)
 
 

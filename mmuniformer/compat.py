@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import importlib.util
 import os
 import pickle
+import sys
 import tarfile
+import types
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
@@ -68,6 +71,7 @@ def apply() -> None:
     allow_training_checkpoints()
     keep_mmengine_from_running_checkpoints()
     find_shipped_bases()
+    stand_in_for_drn()
 
 
 def allow_training_checkpoints() -> None:
@@ -120,6 +124,24 @@ def find_shipped_bases() -> None:
 
     find_shipped.others = find
     Config._get_cfg_path = staticmethod(find_shipped)
+
+
+def stand_in_for_drn() -> None:
+    """Let ``mmaction.models`` import.
+
+    Symptom: ``No module named 'mmaction.models.localizers.drn'``: mmaction2's wheel lacks this
+    folder, a localizer that nothing else needs.
+    """
+    name = 'mmaction.models.localizers.drn'
+    spec = importlib.util.find_spec('mmaction')
+    if spec is None or spec.origin is None:
+        return
+    folder = os.path.join(os.path.dirname(spec.origin), 'models', 'localizers')
+    if os.path.isdir(folder) and not os.path.isdir(os.path.join(folder, 'drn')):
+        package, module = types.ModuleType(name), types.ModuleType(f'{name}.drn')
+        package.__path__, module.DRN = [], None
+        for stand_in in (package, module):
+            sys.modules.setdefault(stand_in.__name__, stand_in)
 
 
 class _CheckedTorch:

@@ -233,6 +233,9 @@ EXPLAINED = {
     ('mmengine', 'opencv-python'),
     ('mmpose', 'opencv-python'),
     ('mmpose', 'chumpy'),
+    ('mmaction2', 'opencv-contrib-python'),
+    ('mmaction2', 'decord'),
+    ('mmpretrain', 'modelindex'),
     ('openmim', 'opendatalab'),
 }
 

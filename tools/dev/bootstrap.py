@@ -112,6 +112,9 @@ STEPS = {
         f'{COMPILER} If it was installed earlier: pip uninstall -y xtcocotools, and run it again.',
     ),
     'frameworks': Step(('--no-deps',), 'import mmdet, mmseg, mmpose'),
+    'cls': Step(('--no-deps',), 'import mmpretrain.models, mmpretrain.datasets'),
+    # mmaction2 needs more: mmuniformer/compat.py lets mmaction.models import.
+    'video': Step(('--no-deps',), 'import mmaction, mmaction.datasets'),
     'mim': Step(('--no-deps',), 'import mim'),
 }
 
