@@ -17,10 +17,7 @@ _LATE = {
 }
 """Imported when they are asked for, by where they are."""
 
-__all__ = [
-    *('UniFormer', 'UniFormer3D', 'UniFormerLight', 'UniFormerLight3D', '__version__'),
-    *_LATE,
-]
+__all__ = ['UniFormer', 'UniFormer3D', 'UniFormerLight', 'UniFormerLight3D', '__version__', *_LATE]
 
 # `mmuniformer doctor` lives in this package and has to start where torch or mmengine is missing or
 # broken. There the package imports with a warning, and whatever needs them raises the reason when

@@ -146,7 +146,8 @@ def read_stack(stack: str) -> dict[str, dict[str, str]]:
     """Return the sections of a stack on this Python.
 
     The files of this Python and of the stack, where there are any, add to constraints.txt and
-    replace pins of the same package or those that a comment "instead of NAME" names.
+    replace pins of the same package or those that a comment "instead of NAME" names. They may leave
+    a section out.
     """
     sections = read_sections(CONSTRAINTS.read_text())
     for name in (f'python{VERSION}', stack):
@@ -156,6 +157,8 @@ def read_stack(stack: str) -> dict[str, dict[str, str]]:
         for section, pins in read_sections(text).items():
             kept = sections[section].items()
             sections[section] = {k: v for k, v in kept if k not in replaced} | pins
+        for section in re.findall(r'# \[(.+?)\] is left out', text):
+            del sections[section]
     return sections
 
 
