@@ -99,6 +99,20 @@ def framework_of(cfg: Config) -> str | None:
     return package if package in {task.scope for task in TASKS.values()} else None
 
 
+def task_of(cfg: Config) -> str:
+    """Return the task of a config, a key of ``TASKS``.
+
+    Raises:
+        UserError: It is of none.
+    """
+    scope = framework_of(cfg)
+    for name, task in TASKS.items():
+        if task.scope == scope:
+            return name
+    scopes = ', '.join(task.scope for task in TASKS.values())
+    raise UserError(f'{cfg.filename}: default_scope is {scope}: set it to one of {scopes}')
+
+
 def split_data(cfg: Config, split: str = 'test') -> Mapping[str, Any]:
     """Return the config of the dataset of a split, of a wrapped one the first inside.
 

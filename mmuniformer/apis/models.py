@@ -18,7 +18,8 @@ from mmengine.logging import MMLogger
 from mmengine.registry import MODELS
 from torch import nn
 
-from mmuniformer.apis.config import load_config, scope_of, shipped_configs
+from mmuniformer.apis.config import load_config, scope_of, shipped_configs, split_data
+from mmuniformer.datasets.checks.config import dataset_meta
 from mmuniformer.engine.checkpoint import checked_state_dict
 from mmuniformer.errors import UserError
 from mmuniformer.models import UniFormer, UniFormerLight
@@ -61,7 +62,8 @@ def get_model(
 
     Args:
         name: One that ``list_models`` gives, or the path of a config. A config gives its
-            framework's model; a bare backbone needs torch and mmengine only.
+            framework's model, ready for functions like ``inference_detector``. A bare backbone
+            needs torch and mmengine only.
         pretrained: True for the released weights; or a path or address of weights of this model (a
             bare backbone also takes its part of a whole model's). False for random weights.
         device: Where the model is put.
@@ -91,7 +93,13 @@ def get_model(
         hint = f'The closest are {close}.' if close else 'mmuniformer.list_models() gives all.'
         raise UserError(f'{name}: no such file, and no model has that name. {hint}')
     cfg = load_config(name, {f'model.backbone.{key}': value for key, value in backbone.items()})
-    return build_model(cfg, weights_for(Path(name).stem, pretrained), device)
+    model = build_model(cfg, weights_for(Path(name).stem, pretrained), device)
+    # As the frameworks' own functions, such as inference_detector, want it.
+    model.cfg = cfg
+    if not hasattr(model, 'dataset_meta'):
+        with scope_of(cfg):
+            model.dataset_meta = dataset_meta(split_data(cfg))
+    return model
 
 
 def weights_for(name: str, pretrained: bool | str | Path) -> str | None:

@@ -164,6 +164,8 @@ def test_model_of_a_shipped_config_in_another_layout(tmp_path):
     model = get_model(NANO, stage3_attn='window', window_size=4)
     assert type(model).__name__ == 'MaskRCNN'
     assert (model.backbone.stage3_attn, model.backbone.window_size) == ('window', 4)
+    assert model.cfg.model.backbone.stage3_attn == 'window'
+    assert model.dataset_meta['classes'] == ('person', 'box', 'ball')
     torch.save({'state_dict': model.state_dict()}, tmp_path / 'x.pth')
     loaded = get_model(NANO, tmp_path / 'x.pth')
     assert torch.equal(loaded.backbone.norm1.weight, model.backbone.norm1.weight)

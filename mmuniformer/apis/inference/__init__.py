@@ -1,5 +1,7 @@
 """Prediction on images and videos from Python: sources -> frames -> network -> results -> writers.
 
+``Predictor`` is the whole chain for images in memory or in files, with plain arrays as results.
+
 Example:
     >>> frames = Frames(['photos', 'clip.mp4'])
     >>> task = DetTask(Network('det', 'CONFIG', 'CHECKPOINT'))  # doctest: +SKIP
@@ -11,6 +13,7 @@ from mmuniformer.apis.inference.boxes import BoxFile, Detected, WholeImage
 from mmuniformer.apis.inference.det import DetTask
 from mmuniformer.apis.inference.network import Network
 from mmuniformer.apis.inference.pose import PoseTask
+from mmuniformer.apis.inference.predictor import Predictor
 from mmuniformer.apis.inference.run import predict
 from mmuniformer.apis.inference.seg import SegTask
 from mmuniformer.apis.inference.sources import Frame, Frames
@@ -18,5 +21,5 @@ from mmuniformer.apis.inference.writers import Writer
 
 __all__ = [
     'BoxFile', 'DetTask', 'Detected', 'Frame', 'Frames', 'Network', 'PoseTask',
-    'SegTask', 'WholeImage', 'Writer', 'predict',
+    'Predictor', 'SegTask', 'WholeImage', 'Writer', 'predict',
 ]  # fmt: skip

@@ -36,6 +36,41 @@ class WholeImage:
         return [np.array([[0, 0, width, height, 1, 0]], np.float32) for height, width in sizes]
 
 
+class GivenBoxes:
+    """Takes boxes in memory, of the frames whose ids count from 0.
+
+    Args:
+        boxes: For each frame an array ``(N, 4)``: x1, y1, x2, y2 in pixels; ``(N, 5)`` with scores.
+
+    Raises:
+        UserError: An array has another shape; later, there is none for a frame.
+    """
+
+    def __init__(self, boxes: Sequence[np.ndarray]):
+        self.categories = categories_of([PERSON])
+        self.boxes = []
+        for given in boxes:
+            given = np.asarray(given, np.float32)
+            if given.ndim != 2 or given.shape[1] not in (4, 5):
+                raise UserError(
+                    f'boxes of shape {given.shape}: give for each image an array (N, 4) of '
+                    'x1, y1, x2, y2 in pixels, or (N, 5) with a score'
+                )
+            found = np.ones((len(given), 6), np.float32)
+            found[:, : given.shape[1]] = given
+            found[:, 5] = 0  # the category
+            self.boxes.append(found)
+
+    def __call__(self, frames: Sequence[Frame]) -> list[np.ndarray]:
+        """Return the boxes of each frame."""
+        if frames[-1].id >= len(self.boxes):
+            raise UserError(
+                f'boxes are given for {len(self.boxes)} images, and there are more: give an array '
+                'for each image, one of shape (0, 4) where nothing is'
+            )
+        return [self.boxes[frame.id] for frame in frames]
+
+
 class BoxFile:
     """Takes boxes from a COCO data set or COCO detection results, by image id.
 

@@ -57,14 +57,19 @@ def read_image(path: Path) -> np.ndarray:
             image.load()
             if is_deep(image, data):
                 image = eight_bits(image, data)
-            image = ImageOps.exif_transpose(image)
-            if image.has_transparency_data:
-                image = image.convert('RGBA')
-                image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
-            return np.ascontiguousarray(np.asarray(image.convert('RGB'))[..., ::-1])
+            return as_array(image)
     except Exception as error:  # decoders raise whatever their bytes lead them to
         why = str(error).split(' <_io')[0] or type(error).__name__
         raise InputError(f'{path}: cannot be read as an image: {why}') from error
+
+
+def as_array(image: Image.Image) -> np.ndarray:
+    """Return an image of 8 bits a channel as BGR, upright and on white."""
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        image = image.convert('RGBA')
+        image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
+    return np.ascontiguousarray(np.asarray(image.convert('RGB'))[..., ::-1])
 
 
 def is_deep(image: Image.Image, data: bytes) -> bool:

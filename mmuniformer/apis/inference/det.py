@@ -45,11 +45,14 @@ class DetTask(Task):
             ``scores``, ``labels`` (class indices) and, from a model with masks, ``masks``
             ``(N, H, W)`` boolean.
         """
-        samples = self.network(
+        found = [sample.pred_instances for sample in self.samples(frames)]
+        return [each[each.scores >= self.score_thr].cpu().numpy() for each in found]
+
+    def samples(self, frames: Sequence[Frame]) -> list[Any]:
+        """Predict on frames: data samples with instances of any score."""
+        return self.network(
             [{'img': frame.image, 'img_id': frame.id, 'img_path': None} for frame in frames]
         )
-        found = [sample.pred_instances for sample in samples]
-        return [each[each.scores >= self.score_thr].cpu().numpy() for each in found]
 
     def records(self, frame: Frame, result: InstanceData) -> list[dict[str, Any]]:
         """Return COCO results: bbox and, of a model with masks, segmentation."""

@@ -54,7 +54,7 @@ class Network:
             self.device = torch.empty(0, device=device).device
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             why = str(error).splitlines()[0]
-            raise UserError(f'--device {device}: {why}. Try --device cpu') from error
+            raise UserError(f'device {device}: {why}. Try cpu') from error
         cfg = load_config(config, cfg_options)
         self.scope = framework_of(cfg)
         if self.scope != TASKS[task].scope:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,38 @@ class PoseTask(Task):
             ``bbox_scores``, ``labels`` (indices into ``categories``), ``keypoints``
             ``(N, K, 2)`` and ``keypoint_scores`` ``(N, K)``.
         """
+        count = len(self.point_colors)
+        results = []
+        for boxes, samples in self.estimate(frames):
+            points = np.array([s.pred_instances.keypoints[0] for s in samples])
+            scores = np.array([s.pred_instances.keypoint_scores[0] for s in samples])
+            results.append(
+                InstanceData(
+                    bboxes=boxes[:, :4],
+                    bbox_scores=boxes[:, 4],
+                    labels=boxes[:, 5].astype(int),
+                    keypoints=points.reshape(-1, count, 2),
+                    keypoint_scores=scores.reshape(-1, count),
+                )
+            )
+        return results
+
+    def samples(self, frames: Sequence[Frame]) -> list[Any]:
+        """Find instances in frames and predict: data samples with all instances of a frame."""
+        from mmpose.structures import PoseDataSample, merge_data_samples
+
+        count = len(self.point_colors)
+        nothing = InstanceData(
+            bboxes=np.empty((0, 4)), bbox_scores=np.empty(0),
+            keypoints=np.empty((0, count, 2)), keypoint_scores=np.empty((0, count)),
+        )  # fmt: skip
+        return [
+            merge_data_samples(samples) if samples else PoseDataSample(pred_instances=nothing)
+            for _, samples in self.estimate(frames)
+        ]
+
+    def estimate(self, frames: Sequence[Frame]) -> list[tuple[np.ndarray, list[Any]]]:
+        """Return the boxes that are used in each frame, and a data sample for each box."""
         found, samples = [], []
         for frame, boxes in zip(frames, self.finder(frames), strict=True):
             sides = boxes[:, 2:4] - boxes[:, :2]
@@ -94,22 +127,8 @@ class PoseTask(Task):
         estimates = []
         for start in range(0, len(samples), self.batch_size):
             estimates += self.network(samples[start : start + self.batch_size])
-        count = len(self.point_colors)
-        results = []
-        for boxes in found:
-            ours, estimates = estimates[: len(boxes)], estimates[len(boxes) :]
-            points = np.array([e.pred_instances.keypoints[0] for e in ours])
-            scores = np.array([e.pred_instances.keypoint_scores[0] for e in ours])
-            results.append(
-                InstanceData(
-                    bboxes=boxes[:, :4],
-                    bbox_scores=boxes[:, 4],
-                    labels=boxes[:, 5].astype(int),
-                    keypoints=points.reshape(-1, count, 2),
-                    keypoint_scores=scores.reshape(-1, count),
-                )
-            )
-        return results
+        rest = iter(estimates)
+        return [(boxes, list(islice(rest, len(boxes)))) for boxes in found]
 
     def records(self, frame: Frame, result: InstanceData) -> list[dict[str, Any]]:
         """Return COCO keypoint results; an instance's score is the box's times the keypoints'."""

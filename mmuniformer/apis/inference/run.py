@@ -26,6 +26,9 @@ class Task(Protocol):
     def __call__(self, frames: Sequence[Frame]) -> Sequence[Any]:
         """Return a result for each frame."""
 
+    def samples(self, frames: Sequence[Frame]) -> Sequence[Any]:
+        """Return the framework's data sample for each frame, with all that was predicted."""
+
     def records(self, frame: Frame, result: Any) -> list[dict[str, Any]]:
         """Return the COCO results of a frame."""
 

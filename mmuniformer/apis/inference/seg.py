@@ -38,9 +38,12 @@ class SegTask(Task):
 
     def __call__(self, frames: Sequence[Frame]) -> list[np.ndarray]:
         """Predict on frames: a map ``(H, W)`` of class indices each."""
-        samples = self.network([{'img': frame.image, 'img_path': None} for frame in frames])
         dtype = np.uint8 if len(self.classes) <= 256 else np.uint16
-        return [s.pred_sem_seg.data[0].cpu().numpy().astype(dtype) for s in samples]
+        return [s.pred_sem_seg.data[0].cpu().numpy().astype(dtype) for s in self.samples(frames)]
+
+    def samples(self, frames: Sequence[Frame]) -> list[Any]:
+        """Predict on frames: data samples with logits and label maps."""
+        return self.network([{'img': frame.image, 'img_path': None} for frame in frames])
 
     def records(self, frame: Frame, result: np.ndarray) -> list[dict[str, Any]]:
         """Return COCO stuff results: one region for each class that occurs."""

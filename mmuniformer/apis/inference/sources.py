@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import glob
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from mmuniformer.apis.inference.coco import DataSet, ImageIds
-from mmuniformer.apis.inference.decode import IMAGES, VIDEOS, Video, is_video, read_image
+from mmuniformer.apis.inference.decode import (
+    IMAGES,
+    VIDEOS,
+    Video,
+    as_array,
+    is_video,
+    read_image,
+)
 from mmuniformer.errors import InputError
 
 
@@ -102,6 +111,56 @@ class Frames:
         finally:  # frames() ends in an error where frames are corrupt
             if lacking:
                 self.skipped.append(f'{source.path}: {lacking} frames not in the annotation file')
+
+
+def frames_of(inputs: Any) -> Iterator[Frame]:
+    """Yield what is given as frames, in its order; their ids count from 0.
+
+    Args:
+        inputs: A path (an image, a video, a folder of these, or a pattern), an array (BGR or gray,
+            uint8), a PIL image, or several of these.
+
+    Raises:
+        InputError: When the turn of one comes that cannot be used.
+    """
+    batch = isinstance(inputs, np.ndarray) and inputs.ndim == 4
+    alone = isinstance(inputs, (str, Path, np.ndarray, Image.Image)) and not batch
+    number = itertools.count()
+    for each in [inputs] if alone else inputs:
+        if not isinstance(each, (str, Path)):
+            yield Frame(checked_image(each), next(number))
+            continue
+        for path in expand(str(each)):
+            source = Source(path, path.stem)
+            if not is_video(path):
+                yield Frame(read_image(path), next(number), source)
+                continue
+            video = Video(path)
+            for index, image in video.frames():
+                yield Frame(image, next(number), source, index, video.fps)
+
+
+def checked_image(image: Any) -> np.ndarray:
+    """Return an image in memory as BGR, ``(H, W, 3)`` uint8.
+
+    Raises:
+        InputError: It is nothing of the kind.
+    """
+    if isinstance(image, Image.Image):
+        if image.mode[0] in 'IF':
+            raise InputError(
+                f'a PIL image of mode {image.mode}: scale it to 8 bits a channel, or give the path'
+            )
+        return as_array(image)
+    if not isinstance(image, np.ndarray):
+        raise InputError(f'a {type(image).__name__} is no image: give paths, arrays or PIL images')
+    gray = image.ndim == 2 or image.shape[2:] == (1,)
+    if image.dtype != np.uint8 or not gray and image.shape[2:] != (3,):
+        raise InputError(
+            f'an array of {image.dtype}, {image.shape}: images are BGR, (H, W, 3), or gray, '
+            '(H, W), of uint8'
+        )
+    return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2) if gray else image
 
 
 def expand(text: str) -> list[Path]:
