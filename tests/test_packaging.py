@@ -238,6 +238,7 @@ EXPLAINED = {
     ('mmaction2', 'decord'),
     ('mmpretrain', 'modelindex'),
     ('openmim', 'opendatalab'),
+    ('lvis', 'opencv-python'),
 }
 
 

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
+from mmengine.evaluator import BaseMetric
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
 from mmuniformer.datasets.checks.config import is_remote
 from mmuniformer.datasets.checks.dataset import check_dataset
 from mmuniformer.datasets.checks.pose import check_outputs
+from mmuniformer.datasets.checks.scoring import check_scoring
 from mmuniformer.engine.checkpoint import unwrapped
 from mmuniformer.engine.precision import keep_interfaces_in_float32
 from mmuniformer.errors import CheckpointError, UserError
 from mmuniformer.models.weights.files import fetch, load_state_dict_file
 from mmuniformer.registry import RUNNERS, class_of
+
+FRAMEWORKS = ('mmdet', 'mmseg', 'mmpose', 'mmuniformer')
 
 
 @RUNNERS.register_module()
@@ -112,6 +116,24 @@ class CheckedRunner(Runner):
                         f'{split}_evaluator.ann_file to the file of the {split} data'
                     )
 
+    def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Build as mmengine does, and check what the evaluator will need."""
+        return self.checked(super().build_val_loop(loop), 'val')
+
+    def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Build as mmengine does, and check what the evaluator will need."""
+        return self.checked(super().build_test_loop(loop), 'test')
+
+    def checked(self, loop: BaseLoop, split: str) -> BaseLoop:
+        """Return a loop whose metrics have what they need."""
+        metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', ())
+        if self.cfg.get('check_data', True):
+            check_scoring(metrics, loop.dataloader.dataset, split)
+            if split == 'val':
+                for hook in self.hooks:
+                    check_best(getattr(hook, 'save_best', None), metrics)
+        return loop
+
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
         """Build as mmengine does, and refuse a dataset that filters have emptied.
@@ -155,6 +177,25 @@ def metrics_of(evaluator: Any) -> list[Any]:
     if isinstance(evaluator, Mapping):
         evaluator = evaluator.get('metrics', evaluator)
     return list(evaluator) if isinstance(evaluator, (list, tuple)) else [evaluator]
+
+
+def check_best(names: Sequence[str] | None, metrics: Sequence[BaseMetric]) -> None:
+    """Refuse a best checkpoint by what no metric gives; mmengine does so after an epoch.
+
+    Metrics of the frameworks have a prefix, as ``coco/``, or names without one.
+    """
+    prefixes = {metric.prefix for metric in metrics}
+    others = [m for m in metrics if type(m).__module__.partition('.')[0] not in FRAMEWORKS]
+    for name in names or ():
+        prefix = name.rpartition('/')[0] or None
+        if name != 'auto' and prefix not in prefixes and (None not in prefixes or not others):
+            known = ' or '.join(
+                sorted(f'{prefix}/...' if prefix else 'a plain name' for prefix in prefixes)
+            )
+            raise UserError(
+                f'default_hooks.checkpoint.save_best={name}: the evaluator gives {known}; name '
+                'what it gives, or auto'
+            )
 
 
 def check_precision(wrapper: Any) -> None:

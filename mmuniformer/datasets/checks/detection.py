@@ -16,11 +16,21 @@ from mmengine.logging import print_log
 
 from mmuniformer.datasets.checks.config import unread
 from mmuniformer.datasets.checks.images import FILES_CHECKED, check_images
-from mmuniformer.datasets.checks.tables import Table, as_numbers, read_coco
+from mmuniformer.datasets.checks.tables import Table, as_numbers, fill_in, read_coco
 from mmuniformer.errors import DataError
 
 FARTHEST = 1e6
 """Pixels from the origin that a polygon may reach; far beyond, pycocotools ends the process."""
+
+AREA = (
+    'a finite number of pixels, or set type=mmuniformer.datasets.det.FilledCocoDataset of the '
+    "datasets, which takes the box's"
+)
+MASK = (
+    'polygons [[x, y, x, y, ...], ...] or a run-length code of the size of its image, or train '
+    'boxes alone, as with faster-rcnn_uniformer-small-h14_fpn_amp-1x_coco'
+)
+"""What the fields of an annotation should be."""
 
 
 def check_coco(cfg: Mapping[str, Any]) -> None:
@@ -29,8 +39,12 @@ def check_coco(cfg: Mapping[str, Any]) -> None:
     path = Path(dataset.ann_file)
     images, categories, annotations = read_coco(path, pose=False)
     annotations = annotations.where(~annotations.flags('ignore'))
+    if getattr(dataset, 'fills_in', False):
+        annotations.numbers('bbox', 4)
+        fill_in(annotations.entries)
     labels = annotations.get('category_id')
     chosen = check_classes(cfg, dataset, categories, set(labels))
+    annotations.refuse((area is None for area in annotations.get('area')), 'area', AREA)
     kept = (annotations.numbers('area') > 0) & annotations.inside(least=1)
     kept &= np.array([label in chosen for label in labels], bool)
     if any(step.get('with_mask') for step in cfg['pipeline']):
@@ -53,8 +67,7 @@ def have_masks(annotations: Table) -> np.ndarray:
     """Return which annotations have a mask that mmdet keeps; refuse one that is broken."""
     masks = annotations.get('segmentation')
     wrong = (not is_mask(*pair) for pair in zip(masks, annotations.sizes, strict=True))
-    what = 'polygons [[x, y, x, y, ...], ...] or a run-length code of the size of its image'
-    annotations.refuse(wrong, 'segmentation', what)
+    annotations.refuse(wrong, 'segmentation', MASK)
     polygons = [mask if isinstance(mask, list) else [] for mask in masks]
     if far(polygons):  # all at once is fast
         what = f'coordinates within {FARTHEST:,.0f} pixels'

@@ -125,6 +125,22 @@ def as_numbers(
     return found if (np.abs(found) <= limit).all() else None
 
 
+def fill_in(annotations: Iterable[dict[str, Any]]) -> None:
+    """Give annotations the ``area`` of their box and ``iscrowd`` 0 where they have none.
+
+    Example:
+        >>> box = {'bbox': [0, 0, 2, 3]}
+        >>> fill_in([box])
+        >>> box['area'], box['iscrowd']
+        (6, 0)
+    """
+    for annotation in annotations:
+        annotation.setdefault('iscrowd', 0)
+        if 'area' not in annotation:
+            _, _, width, height = annotation['bbox']
+            annotation['area'] = width * height
+
+
 def read_coco(path: Path, pose: bool) -> tuple[Table, Table, Table]:
     """Read a file in COCO's format and check how its tables refer to each other.
 

@@ -1,0 +1,146 @@
+"""Checks, before a run, on what its evaluator will need after an epoch of training."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
+
+from mmuniformer.datasets.checks.images import FILES_CHECKED
+from mmuniformer.datasets.checks.tables import Table
+from mmuniformer.errors import DataError
+
+NUMBERS = (int, float, bool)
+
+
+def check_scoring(metrics: Iterable[Any], dataset: Any, split: str) -> None:
+    """Check what built metrics will need to score predictions on a dataset.
+
+    Metrics of other types than in ``CHECKS`` pass with a line in the log.
+
+    Args:
+        metrics: Those of an evaluator that knows its dataset.
+        dataset: The built dataset.
+        split: ``'val'`` or ``'test'``, for messages.
+
+    Raises:
+        DataError: Names what is missing.
+    """
+    for metric in metrics:
+        kind = type(metric)
+        name = f'{kind.__module__.partition(".")[0]}.{kind.__name__}'
+        if name in CHECKS:
+            CHECKS[name](metric, dataset, split)
+        elif name not in NEED_NOTHING:
+            print_log(f'what {name} needs is not checked before the run', 'current')
+
+
+def check_boxes(metric: Any, dataset: Any, split: str) -> None:
+    """Check the file by which mmdet's ``CocoMetric`` scores boxes and masks."""
+    content = metric._coco_api
+    if content is None or metric.format_only:
+        return
+    file = f'the file of {split}_evaluator.ann_file'
+    classes = metric.dataset_meta.get('classes') or ()
+    used = set(content.get_cat_ids(cat_names=classes))
+    if len(used) < len(classes):
+        names = {each.get('name') for each in content.dataset.get('categories', ())}
+        missing = next((name for name in classes if name not in names), classes[0])
+        raise DataError(
+            f'{file} has {len(used)} of the {len(classes)} classes that are scored, but not '
+            f'{missing!r}: set metainfo.classes of the datasets to names in the file, and '
+            'num_classes of the heads'
+        )
+    annotations = [a for a in content.dataset['annotations'] if a.get('category_id') in used]
+    annotations = Table(file, 'annotation', annotations)
+    filled = f', or set {split}_evaluator.type=mmuniformer.datasets.det.FilledCocoMetric'
+    need(annotations, 'area', f'a number{filled}')
+    need(annotations, 'iscrowd', f'0 or 1{filled}')
+    if 'segm' in metric.metrics:
+        wrong = (not mask for mask in annotations.get('segmentation'))
+        annotations.refuse(wrong, 'segmentation', f'masks, or set {split}_evaluator.metric=bbox')
+    check_ids(dataset, content.imgs, file)
+
+
+def check_keypoints(metric: Any, dataset: Any, split: str) -> None:
+    """Check the file by which mmpose's ``CocoMetric`` scores keypoints, and the sigmas."""
+    meta = metric.dataset_meta
+    count, sigmas = meta['num_keypoints'], meta['sigmas']
+    if len(sigmas) != count:
+        raise DataError(
+            f'metainfo of the datasets has {len(sigmas)} sigmas for {count} keypoints: give as many'
+        )
+    if metric.coco is None or metric.format_only:
+        return
+    file, content = f'the file of {split}_evaluator.ann_file', metric.coco.dataset
+    annotations = Table(file, 'annotation', content['annotations'])
+    if metric.use_area:
+        need(annotations, 'area', f'a number, or set {split}_evaluator.use_area=False')
+    need(annotations, 'bbox', 'x, y, width and height', list)
+    need(annotations, 'keypoints', 'x, y and visibility of each keypoint', list)
+    if type(metric).__name__ != 'CocoWholeBodyMetric' and metric.gt_converter is None:
+        wrong = (len(points) != 3 * count for points in annotations.get('keypoints'))
+        annotations.refuse(wrong, 'keypoints', f'{3 * count} numbers for {count} keypoints')
+    if metric.iou_type == 'keypoints_crowd':
+        images = Table(file, 'image', content['images'])
+        need(images, 'crowdIndex', f'a number, or set {split}_evaluator.iou_type=keypoints')
+    check_ids(dataset, metric.coco.imgs, file)
+
+
+def check_head_sizes(metric: Any, dataset: Any, split: str) -> None:
+    """Refuse MPII's dataset without the file by which mmpose measures PCKh."""
+    headless = type(dataset).__name__ == 'MpiiDataset' and not dataset.headbox_file
+    if headless and 'head' in metric.norm_item:
+        raise DataError(
+            f'{type(metric).__name__} measures distances in head sizes, and there are none: set '
+            f"{split}_dataloader.dataset.headbox_file to MPII's mpii_gt_val.mat"
+        )
+
+
+def check_lvis(metric: Any, dataset: Any, split: str) -> None:
+    """Refuse a release of lvis that fails when it sums up."""
+    import lvis
+
+    if not hasattr(np, 'float') and 'np.float)' in inspect.getsource(lvis.LVISEval):
+        raise DataError(
+            'the installed lvis scores with numpy.float, which NumPy 1.24 dropped: pip install '
+            '--no-deps git+https://github.com/lvis-dataset/lvis-api.git'
+        )
+
+
+def need(table: Table, field: str, what: str, *kinds: type) -> None:
+    """Refuse the first entry whose field is missing or of no kind in question."""
+    wrong = (type(value) not in (kinds or NUMBERS) for value in table.get(field))
+    table.refuse(wrong, field, what)
+
+
+def check_ids(dataset: Any, images: Any, file: str) -> None:
+    """Refuse a file that lacks the first images of a dataset."""
+    count = len(dataset) if isinstance(dataset, BaseDataset) else 0
+    for index in range(min(count, FILES_CHECKED)):
+        key = dataset.get_data_info(index).get('img_id')
+        if key not in images:
+            raise DataError(
+                f'{file} has no image of id {key!r}, which is in {dataset.ann_file}: name the same '
+                'file for both'
+            )
+
+
+CHECKS = {
+    'mmdet.CocoMetric': check_boxes,
+    'mmuniformer.FilledCocoMetric': check_boxes,
+    'mmpose.CocoMetric': check_keypoints,
+    'mmpose.CocoWholeBodyMetric': check_keypoints,
+    'mmpose.MpiiPCKAccuracy': check_head_sizes,
+    'mmdet.LVISMetric': check_lvis,
+}
+"""What checks a metric's needs, by its type."""
+NEED_NOTHING = {
+    *('mmseg.IoUMetric', 'mmdet.VOCMetric', 'mmpose.PCKAccuracy'),
+    *('mmengine.DumpResults', 'mmdet.DumpDetResults'),
+}
+"""Metrics that need no more than what their dataset loads."""
