@@ -13,7 +13,7 @@ MIM = (
     'configs',
     'tools/train.py',
     'tools/test.py',
-    'requirements/constraints.txt',
+    'requirements',
     'model-index.yml',
 )
 

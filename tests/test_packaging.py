@@ -67,8 +67,8 @@ def test_wheel_carries_what_mim_and_doctor_read(wheel, repository):
     prefix = 'mmuniformer/.mim/'
     carried = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
     expected = {f'configs/{name}' for name in files_under(repository / 'configs')}
-    expected |= {'tools/train.py', 'tools/test.py', 'model-index.yml'}
-    assert carried == expected | {'requirements/constraints.txt'}
+    expected |= {f'requirements/{name}' for name in files_under(repository / 'requirements')}
+    assert carried == expected | {'tools/train.py', 'tools/test.py', 'model-index.yml'}
     assert all(info.external_attr >> 16 & 0o170000 != 0o120000 for info in wheel.infolist())
 
 

@@ -22,13 +22,16 @@ import click
 PROBE_SECONDS = 180
 PACKAGE = Path(__file__).resolve().parents[1]
 
-FORKS = {
-    'mmengine': 'onedl-mmengine',
-    'mmcv': 'onedl-mmcv',
-    'mmdet': 'onedl-mmdetection',
-    'mmsegmentation': 'onedl-mmsegmentation',
-    'openmim': 'onedl-mim',
-}
+
+def _read_pins(name: str) -> list[tuple[str, str, str]]:
+    """Return (requirement, package, the package that it stands instead of) of a file."""
+    places = (PACKAGE / '.mim', PACKAGE.parent)  # installed, or a checkout
+    file = next(f for place in places if (f := place / 'requirements' / name).is_file())
+    pattern = r'(?m)^(([\w.-]+)==\S+)(?:  # instead of (\S+))?'
+    return re.findall(pattern, file.read_text())
+
+
+FORKS = {upstream: fork for _, fork, upstream in _read_pins('onedl.txt') if upstream}
 """Upstream distributions, and the maintained forks that hold modules of the same names."""
 
 # Names in braces become requirements: pinned upstream's, or the forks' where these are installed.
@@ -39,6 +42,9 @@ INSTALL_MMCV = (
 BUILD_XTCOCOTOOLS = (
     'pip install cython && pip install --force-reinstall --no-deps --no-build-isolation '
     '--no-binary xtcocotools {xtcocotools}'
+)
+UPDATE = (  # mmuniformer is on no package index
+    'pip install --force-reinstall --no-deps --no-build-isolation .  (in an up-to-date checkout)'
 )
 
 
@@ -64,16 +70,16 @@ PARTS = {
     'python': Part('import platform; print(platform.python_version())', 'reinstall Python'),
     'torch': Part(
         'import torch; gpu = torch.cuda.is_available() and torch.cuda.get_device_name(0)\n'
-        'print(f"{torch.__version__}, {gpu or \'no GPU\'}")',
+        'build = torch.version.cuda or torch.version.hip or "CPU"\n'
+        'print(f"{torch.__version__} ({build} build), {gpu or \'no GPU\'}")',
         "pip install {torch}  (PyPI's build for Linux brings gigabytes of CUDA packages: without a "
         "GPU, point pip at PyTorch's CPU index)",
     ),
     'numpy': Part('import numpy; print(numpy.__version__)', 'pip install {numpy}'),
     'torchvision': Part(
         'import torchvision; print(torchvision.__version__)',
-        "pip install --force-reinstall --no-deps '{torchvision}'  (has to be built for the "
-        'installed torch: beside a CPU build of torch, add '
-        '--index-url https://download.pytorch.org/whl/cpu)',
+        'pip install --force-reinstall --no-deps {torchvision}  (the build for the installed '
+        'torch; where it is absent, detection and segmentation run)',
         ('torch',),
     ),
     'mmengine': Part(
@@ -109,15 +115,22 @@ PARTS = {
         'MODELS.build(dict(type="mmuniformer.UniFormer", arch="nano"))\n'
         'real = pathlib.Path(mmuniformer.__path__[0], ".mim").is_dir()\n'
         'print(mmuniformer.__version__ + ("" if real else ", not installed: mim cannot find it"))',
-        'pip install --force-reinstall --no-deps --no-build-isolation .  (in a checkout)',
+        UPDATE,
         ('torch', 'mmengine'),
     ),
     'training checkpoints': Part(
-        'import io, torch, mmuniformer; from mmengine.logging import HistoryBuffer\n'
-        'file = io.BytesIO(); torch.save(HistoryBuffer([1.0], [1]), file); file.seek(0)\n'
-        'torch.load(file, weights_only=True)\n'
-        'print("reload with weights_only")',
-        'update mmuniformer: it allows what training checkpoints hold besides weights',
+        'import os, sys, tempfile, torch, mmuniformer; from mmengine.logging import HistoryBuffer\n'
+        'from mmengine.runner.checkpoint import CheckpointLoader\n'
+        'folder = tempfile.TemporaryDirectory(); path = folder.name + "/run.pth"\n'
+        'torch.save({"state_dict": {}, "history": HistoryBuffer([1.0], [1])}, path)\n'
+        'CheckpointLoader.load_checkpoint(path)\n'
+        'class Code: __reduce__ = lambda self: (os.mkdir, (folder.name + "/ran",))\n'
+        'torch.save({"state_dict": {}, "code": Code()}, path)\n'
+        'try: CheckpointLoader.load_checkpoint(path)\n'
+        'except Exception: pass\n'
+        'if os.path.exists(folder.name + "/ran"): sys.exit("a checkpoint ran code of its own")\n'
+        'print("load; code in them is refused")',
+        UPDATE,
         ('torch', 'mmengine', 'mmuniformer'),
     ),
 }
@@ -164,12 +177,12 @@ def examine() -> list[Finding]:
     # An interrupted pip leaves folders without a name.
     installed = {name.lower().replace('_', '-'): version for name, version in found if name}
     stack = _judge_stack(installed)
-    packages = _packages(installed)
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
         outcomes = dict(zip(PARTS, pool.map(_probe, PARTS.values()), strict=True))
+    packages = _packages(installed, cpu='CPU build' in outcomes['torch'][0])
     findings = {'stack': stack}
     for name, (version, error) in outcomes.items():
-        findings[name] = finding = _judge(name, version, error, findings)
+        findings[name] = finding = _judge(name, version, error, findings, packages)
         if stack.state != 'ok' and any(f'{{{upstream}' in finding.fix for upstream in FORKS):
             finding.fix = 'fix "stack" first'
         finding.fix = finding.fix.format_map(packages)
@@ -187,17 +200,16 @@ def _judge_stack(installed: dict[str, str]) -> Finding:
     return Finding('stack', 'ok', 'upstream' if upstream else 'onedl forks' if forks else 'none')
 
 
-def _packages(installed: dict[str, str]) -> dict[str, str]:
-    """Return {upstream distribution: requirement} for the stack that is installed."""
-    places = (PACKAGE / '.mim', PACKAGE.parent)  # installed, or a checkout
-    files = (place / 'requirements' / 'constraints.txt' for place in places)
-    pins = next(file for file in files if file.is_file()).read_text()
-    packages = {pin[1]: pin[0] for pin in re.finditer(r'(?m)^([\w.-]+)==\S+', pins)}
+def _packages(installed: dict[str, str], cpu: bool = False) -> dict[str, str]:
+    """Return {upstream distribution: requirement} for the stack and torch that are installed."""
+    packages = {package: requirement for requirement, package, _ in _read_pins('constraints.txt')}
+    if installed.keys() & set(FORKS.values()):
+        packages |= {upstream or fork: pin for pin, fork, upstream in _read_pins('onedl.txt')}
     if torch := re.match(r'2\.(\d+)\.', installed.get('torch', '')):
         # torchvision 0.15 pairs with torch 2.0, 0.16 with 2.1, and so on.
-        packages['torchvision'] = f'torchvision==0.{int(torch[1]) + 15}.*'
-    if installed.keys() & set(FORKS.values()):
-        packages |= FORKS
+        packages['torchvision'] = f"'torchvision==0.{int(torch[1]) + 15}.*'"
+    if cpu:  # PyPI's builds are for CUDA and do not load beside it
+        packages['torchvision'] += ' --index-url https://download.pytorch.org/whl/cpu'
     return packages
 
 
@@ -220,7 +232,9 @@ def _probe(part: Part) -> tuple[str, str]:
     return '', lines[-1].strip() if lines else f'exit status {done.returncode}'
 
 
-def _judge(name: str, found: str, error: str, earlier: dict[str, Finding]) -> Finding:
+def _judge(
+    name: str, found: str, error: str, earlier: dict[str, Finding], packages: dict[str, str]
+) -> Finding:
     """Turn an outcome into a finding; ``earlier`` holds those of the parts it needs."""
     if not error:
         return Finding(name, 'ok', found)
@@ -231,8 +245,12 @@ def _judge(name: str, found: str, error: str, earlier: dict[str, Finding]) -> Fi
     match = re.search(r"No module named '(\w+)", error)
     missing = match[1] if match else name
     fix = next((fix for pattern, fix in FIXES if re.search(pattern, error)), '')
-    if not fix:
-        fix = PARTS[missing].install if missing in PARTS else f'pip install {missing}'
+    if not fix and missing in PARTS:
+        fix = PARTS[missing].install
+    elif not fix:
+        # Whoever likes can give a package the name of a module that another package has.
+        pin = next((p for p in packages if p.lower().replace('-', '_') == missing.lower()), None)
+        fix = f'pip install {{{pin}}}' if pin else f'install the package that has {missing}'
     state = 'absent' if f"No module named '{name}'" in error else 'broken'
     return Finding(name, state, error, fix)
 

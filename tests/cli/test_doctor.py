@@ -6,9 +6,11 @@ import sys
 import textwrap
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from mmuniformer.cli import doctor
+from mmuniformer.compat import TORCH_HAS_ALLOW_LIST
 
 TASKS = ('det', 'seg', 'pose')
 
@@ -83,11 +85,6 @@ SYMPTOMS = {
         "ModuleNotFoundError: No module named 'torchvision'",
         ["--no-deps 'torchvision==0.28.*'"],
     ),
-    'torchvision for CUDA beside a CPU torch': (
-        'torchvision',
-        'RuntimeError: operator torchvision::nms does not exist',
-        ['--force-reinstall', "'torchvision==0.28.*'", '--index-url', '/whl/cpu'],
-    ),
     'ftfy': ('mmseg', "ModuleNotFoundError: No module named 'ftfy'", ['pip install ftfy regex']),
     'setuptools 82': (
         'mim',
@@ -102,7 +99,7 @@ SYMPTOMS = {
     'checkpoints': (
         'training checkpoints',
         '_pickle.UnpicklingError: Weights only load failed. GLOBAL HistoryBuffer',
-        ['update mmuniformer'],
+        ['no-build-isolation .', 'up-to-date checkout'],
     ),
     'torch absent': (
         'torch',
@@ -117,7 +114,12 @@ SYMPTOMS = {
     'some other module': (
         'mmdet',
         "ModuleNotFoundError: No module named 'terminaltables'",
-        ['pip install terminaltables'],
+        ['pip install terminaltables==3.1.10'],
+    ),
+    'a module of an unknown package': (
+        'mmdet',
+        "ModuleNotFoundError: No module named 'yaml'",
+        ['install the package that has yaml'],
     ),
 }
 
@@ -134,10 +136,14 @@ def test_symptom_has_its_fix(outcomes, install, symptom):
     assert '{' not in finding.fix
 
 
-def test_torchvision_of_the_fix_pairs_with_the_installed_torch(outcomes, install):
+@pytest.mark.parametrize('build', ['CPU', '12.1'])
+def test_torchvision_of_the_fix_pairs_with_the_installed_torch(outcomes, install, build):
     install(torch='2.1.2')
+    outcomes['torch'] = (f'2.1.2 ({build} build), no GPU', '')
     error = 'RuntimeError: operator torchvision::nms does not exist'
-    assert "'torchvision==0.16.*'" in examine(outcomes, torchvision=error)['torchvision'].fix
+    fix = examine(outcomes, torchvision=error)['torchvision'].fix
+    assert "--force-reinstall --no-deps 'torchvision==0.16.*' " in fix
+    assert ('--index-url https://download.pytorch.org/whl/cpu' in fix) == (build == 'CPU')
 
 
 def test_broken_torchvision_blocks_mmengine_and_an_absent_one_only_mmpose(outcomes):
@@ -207,8 +213,8 @@ def test_no_fix_installs_one_stack_over_the_other(outcomes, install, name):
 def test_fixes_of_the_forks_install_the_forks(outcomes, install):
     install(**FORKS)
     findings = examine(outcomes, mmcv=ABSENT['mmcv'], mim=ABSENT['mim'])
-    assert '--no-build-isolation onedl-mmcv ' in findings['mmcv'].fix
-    assert '--no-deps onedl-mim ' in findings['mim'].fix
+    assert '--no-build-isolation onedl-mmcv==2.3.6 ' in findings['mmcv'].fix
+    assert '--no-deps onedl-mim==0.5.1 ' in findings['mim'].fix
 
 
 def test_parts_that_need_a_broken_one_wait_for_it(outcomes):
@@ -286,6 +292,18 @@ def test_probe_survives_whatever_a_part_does(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not TORCH_HAS_ALLOW_LIST, reason='mmengine is handed another torch.load')
+def test_loader_that_runs_code_is_found_out():
+    part = doctor.PARTS['training checkpoints']
+    free = (
+        'import torch; load = torch.load\n'
+        'torch.load = lambda *args, **named: load(*args, **{**named, "weights_only": False})\n'
+    )
+    found = doctor._probe(part._replace(code=free + part.code))
+    assert found == ('', 'a checkpoint ran code of its own')
+
+
+@pytest.mark.slow
 def test_doctor_runs_with_everything_broken(run_python, tmp_path):
     fake = tmp_path / 'fake'
     fake_module(fake, 'torch', 'raise OSError("libtorch_cpu.so: cannot open shared object file")')
@@ -311,4 +329,7 @@ def test_doctor_finds_this_environment_sound(run_python):
     done = run_python('-c', "from mmuniformer.cli import main; main(['doctor', '--json'])")
     report = json.loads(done.stdout)
     assert [part for part in report['parts'] if part['state'] != 'ok'] == []
+    found = {part['name']: part['found'] for part in report['parts']}
+    assert found['training checkpoints'] == 'load; code in them is refused'
+    assert found['torch'].startswith(f'{torch.__version__} (')
     assert done.returncode == 0

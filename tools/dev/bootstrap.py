@@ -35,7 +35,7 @@ PREFERRED = 'python3.11'
 # mmuniformer is installed again when one of these changes.
 SOURCES = (
     *('mmuniformer', 'configs', 'tools/train.py', 'tools/test.py', 'model-index.yml'),
-    *('requirements/constraints.txt', 'setup.py', 'pyproject.toml'),
+    *('requirements', 'setup.py', 'pyproject.toml'),
 )
 HEARTBEAT_SECONDS = 15
 FIX_TORCH = os.environ.get('MMUNIFORMER_FIX_TORCH', '')
