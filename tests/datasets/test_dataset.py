@@ -363,6 +363,32 @@ def test_data_without_a_person_to_crop_are_named(change, write):
     check_dataset(write('mmpose.CocoDataset', content))
 
 
+DETECTED = {'image_id': 1, 'category_id': 1, 'bbox': [1, 1, 9, 9], 'score': 0.5}
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ([DETECTED, {'category_id': 2}], None),
+        ([{**DETECTED, 'bbox': [1, 1, 9, 9, 0.5]}], None),  # mmpose takes the first four
+        ({'annotations': [DETECTED]}, 'has no list of box objects'),
+        ([{**DETECTED, 'category_id': 2}], 'no box with category_id 1'),
+        ([{**DETECTED, 'image_id': 77}], 'number 0: image_id is 77'),
+        ([{**DETECTED, 'bbox': [1, 1]}], 'number 0: bbox'),
+        ([{**DETECTED, 'score': None}], 'number 0: score'),
+    ],
+)
+def test_detected_boxes_are_those_of_the_images(write, tmp_path, content, message):
+    (tmp_path / 'det.json').write_text(json.dumps(content))
+    boxes = dict(bbox_file=str(tmp_path / 'det.json'), test_mode=True)
+    cfg = write('mmpose.CocoDataset', people(), **boxes)
+    if message is None:
+        check_dataset(cfg)
+    else:
+        with pytest.raises(DataError, match=rf'det\.json.*{message}'):
+            check_dataset(cfg)
+
+
 def test_missing_file_of_detected_boxes_is_named(write, tmp_path):
     boxes = dict(bbox_file=str(tmp_path / 'det.json'), test_mode=True)
     cfg = write('mmpose.CocoDataset', people(num_keypoints=0), **boxes)

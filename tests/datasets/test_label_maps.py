@@ -46,6 +46,12 @@ def test_8_bit_label_maps_pass(tmp_path, image, palette):
     check_label_map(mask, image)
 
 
+def test_highest_number_of_16_bits_is_no_class(tmp_path, image):
+    labels = np.full((HEIGHT, WIDTH), 65535, np.uint16)
+    assert (labels.astype(np.uint8) == 255).all()  # as mmsegmentation reads it
+    check_label_map(write_mask(tmp_path, labels), image)
+
+
 @pytest.mark.parametrize(
     ('array', 'message'),
     [

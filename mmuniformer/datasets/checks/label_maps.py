@@ -16,6 +16,9 @@ from mmuniformer.datasets.checks.config import is_remote, unread
 from mmuniformer.datasets.checks.images import FILES_CHECKED, image_size
 from mmuniformer.errors import DataError
 
+NO_CLASS = 65535
+"""The highest number of 16 bits, whose lower 8 bits are 255, which no class has."""
+
 
 def check_image_folder(cfg: Mapping[str, Any]) -> None:
     """Refuse a segmentation dataset without images: to build it would fail deep inside."""
@@ -49,7 +52,7 @@ def check_label_map(label_map: Path, image: Path) -> None:
     if labels.ndim != 2:
         raise DataError(f'{label_map} holds colors ({mode}): give a PNG of class indices')
     with np.errstate(invalid='ignore'):
-        beyond = labels[labels != labels.astype(np.uint8)]
+        beyond = labels[(labels != labels.astype(np.uint8)) & (labels != NO_CLASS)]
     if beyond.size:
         raise DataError(
             f'{label_map} holds the label {beyond[0]}, and mmsegmentation reads no other than '

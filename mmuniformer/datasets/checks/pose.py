@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from torch import nn
 
 from mmuniformer.datasets.checks.config import dataset_meta, nested, unread
 from mmuniformer.datasets.checks.images import check_images
-from mmuniformer.datasets.checks.tables import ID, read_coco
+from mmuniformer.datasets.checks.tables import ID, Table, as_numbers, read_coco
 from mmuniformer.errors import DataError
 from mmuniformer.registry import class_of, type_name
 
@@ -29,6 +30,8 @@ def check_pose(cfg: Mapping[str, Any]) -> None:
     if boxes and '://' not in boxes and not Path(boxes).is_file():
         raise DataError(f'{boxes} does not exist: set dataset.bbox_file to detected boxes, or None')
     images, _, annotations = read_coco(path, pose=True)
+    if boxes and '://' not in boxes:
+        check_box_file(Path(boxes), images)
     has = ['bbox' in e and e.get('keypoints', []) != [] for e in annotations.entries]
     people = annotations.where(np.array(has, bool))
     kept = people.inside(margin=1) & ~people.flags('iscrowd')
@@ -50,6 +53,25 @@ def check_pose(cfg: Mapping[str, Any]) -> None:
             'visible, or no bounding box with an area'
         )
     check_images(path, dataset.data_prefix.get('img'), images.entries)
+
+
+def check_box_file(path: Path, images: Table) -> None:
+    """Check detected boxes; those of another ``category_id`` than 1 may be as they like."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, RecursionError, ValueError) as error:
+        raise DataError(f'{path} cannot be read as JSON ({error})') from None
+    boxes = Table(path, 'box', content)
+    kept = boxes.where(np.array([label == 1 for label in boxes.get('category_id')], bool))
+    if content and not len(kept):
+        raise DataError(
+            f'{path} has no box with category_id 1, and mmpose crops no others: change the ids, or '
+            'set dataset.bbox_file=None'
+        )
+    kept.rows('image_id', images.ids(*ID))
+    wrong = (as_numbers([(box or [])[:4]], 4) is None for box in kept.get('bbox'))
+    kept.refuse(wrong, 'bbox', '4 finite numbers')
+    kept.numbers('score')
 
 
 def converted(dataset: Mapping[str, Any]) -> int | None:
