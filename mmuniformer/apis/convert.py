@@ -8,18 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mmuniformer.errors import CheckpointError, UserError, refuse_existing
 from mmuniformer.models.weights import tensors
+from mmuniformer.models.weights.class_names import permute_classes, read_labels
 from mmuniformer.models.weights.download import sha256
 from mmuniformer.models.weights.files import fetch, load_state_dict_file, whole_file
 from mmuniformer.models.weights.released import (
+    CLASSIFIER_LAYERS,
     RENAMED_PARTS,
     Layout,
     backbone_state,
     file_name,
     head_dim_by_name,
     layout_of,
+    name_classifier,
     parts,
     preset_name,
     record_of,
@@ -41,9 +45,14 @@ KINDS = {
 
 RELEASED_LAYOUTS = {
     'ImageNet classifier': Layout(('model',)),
+    'video classifier': Layout(('model_state',)),
     'pose estimator': Layout(('state_dict',), renamed=tuple(RENAMED_PARTS)),
 }
 """How files were released; other kinds have a plain ``state_dict``."""
+
+CLASSIFIERS = ('ImageNet classifier', 'video classifier')
+STARTS = {'mmpretrain': 'head.', 'mmaction': 'cls_head.'}
+"""How the names of classifiers' layers start in these frameworks."""
 
 DATASET_META = {'CLASSES': 'classes', 'PALETTE': 'palette'}
 """Entries of ``meta`` before mmengine, and their names in the current ``dataset_meta``."""
@@ -51,17 +60,20 @@ DATASET_META = {'CLASSES': 'classes', 'PALETTE': 'palette'}
 
 def convert(
     source: str, target: str | Path, to: str = 'current', head_dim: int | None = None,
-    force: bool = False,
+    force: bool = False, labels: tuple[str, str] | None = None,
 ) -> dict[str, str]:  # fmt: skip
-    """Rewrite a weight file: keys change, tensors do not.
+    """Rewrite a weight file: keys change, tensors do not, but for the order of classes.
 
     Args:
-        source: Path or address of an ImageNet, detection, segmentation or pose file.
+        source: Path or address of a file of any task.
         target: File to write; as safetensors, if it ends so.
         to: ``current`` for files that mmengine loads as they are, ``released`` for the layout the
-            file came in (or its kind was released in).
+            file came in (or its kind was released in), ``mmpretrain`` or ``mmaction`` for whole
+            classifiers by the keys of these frameworks.
         head_dim: What the file was trained with, to be recorded; by default what is known of it.
         force: Replace ``target`` if it exists.
+        labels: The lists of classes that the file has and shall have, each the name of a shipped
+            list or a text file: the rows of its classifiers are permuted by name.
 
     Returns:
         What was done, as text by subject, for a table.
@@ -72,7 +84,7 @@ def convert(
     """
     target = Path(target)
     refuse_existing(target, force)
-    if target.suffix == tensors.SUFFIX and to != 'current':
+    if target.suffix == tensors.SUFFIX and to == 'released':
         raise UserError(
             f'{target}: safetensors files hold tensors by name alone, not in the {to} layout: '
             'write a .pth file, or leave --to out'
@@ -83,7 +95,7 @@ def convert(
     present = parts(state, limit=len(state))
     if stem_weight(backbone) is None:
         raise CheckpointError(f'{source} holds no UniFormer: keys start with {", ".join(present)}')
-    kind = next((kind for part, kind in KINDS.items() if part in present), 'model')
+    kind = kind_of(state, backbone)
     earlier = record_of(raw)
     head_dim = head_dim or earlier.get('head_dim') or head_dim_by_name(source)
     dataset = dataset_meta(raw)
@@ -96,7 +108,19 @@ def convert(
         'version': __version__,
         **({'head_dim': head_dim} if head_dim else {}),
     }
-    if to == 'current':
+    if labels:
+        state = permute_classes(state, *map(read_labels, labels))
+    whole, lost = state, []
+    if to in STARTS:
+        if kind not in CLASSIFIERS:
+            raise UserError(f'{source} is of a {kind}: --to {to} is for classifiers')
+        state = name_classifier(state, lambda name: name.startswith(STARTS[to]))
+    elif to == 'released' and kind in CLASSIFIERS:
+        state = name_classifier(state, CLASSIFIER_LAYERS.__contains__, prefix='')
+    if state is not whole:
+        named = {id(tensor) for tensor in state.values()}
+        lost = parts(key for key, tensor in whole.items() if id(tensor) not in named)
+    if to != 'released':
         result = {'meta': {'mmuniformer': record}, 'state_dict': state}
         if dataset:
             result['meta']['dataset_meta'] = dataset
@@ -119,10 +143,21 @@ def convert(
         'head_dim': str(head_dim or 'not known'),
         'weights': f'{len(state)} tensors, {sum(t.numel() for t in state.values()):,} values',
         'layout': f'{layout} to {layout_of(result)[0]}',
-        'left out': ', '.join(str(key) for key in raw if key not in kept) or 'nothing',
+        'left out': ', '.join([*(str(key) for key in raw if key not in kept), *lost]) or 'nothing',
+        **({'classes': f'permuted by name, from {labels[0]} to {labels[1]}'} if labels else {}),
         'sha256 of source': record['sha256'],
         'written': str(target),
     }
+
+
+def kind_of(state: Mapping[str, Tensor], backbone: Mapping[str, Tensor]) -> str:
+    """Return what a file is of."""
+    present = parts(state, limit=len(state))
+    if stem_weight(backbone).ndim == 5:
+        return 'video classifier'
+    if 'head.fc.weight' in state and 'backbone.norm.weight' in state:
+        return 'ImageNet classifier'
+    return next((kind for part, kind in KINDS.items() if part in present), 'model')
 
 
 def lay_out(state: Mapping[str, Any], layout: Layout, dataset: dict[str, Any]) -> dict[str, Any]:

@@ -15,9 +15,18 @@ from mmuniformer.errors import CheckpointError
 from mmuniformer.models.base import find_backbone
 from mmuniformer.models.weights.load import check_backbone
 from mmuniformer.models.weights.matching import sample
-from mmuniformer.models.weights.released import UNUSED_COUNTER, parts, state_dict_of, stem_weight
+from mmuniformer.models.weights.released import (
+    CLASSIFIER_LAYERS,
+    UNUSED_COUNTER,
+    name_classifier,
+    parts,
+    state_dict_of,
+    stem_weight,
+)
 
 CLASS_LAYERS = {
+    'cls_head.fc_cls.bias': ('classes', 0),
+    'head.fc.bias': ('classes', 0),
     'fc_cls.bias': ('classes', 1),
     'conv_seg.bias': ('classes', 0),
     'conv_logits.bias': ('classes', 0),
@@ -39,6 +48,9 @@ def checked_state_dict(
     prefix, backbone = find_backbone(model)
     ours = model.state_dict()
     state = state_dict_of(raw, ours)
+    if any(f'{name}.weight' in ours for name in CLASSIFIER_LAYERS['head']):
+        # The authors' files are whole, with the classifier beside the backbone's parts.
+        state = name_classifier(state, lambda name: f'{name}.weight' in ours)
     if backbone is not None and not is_model_wrapper(model):
         if prefix:  # mmdet's semi-supervised detectors put student and teacher before the keys
             model._load_from_state_dict(state, '', {}, False, [], [], [])

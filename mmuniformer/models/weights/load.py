@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mmuniformer.errors import CheckpointError
 from mmuniformer.models.weights.files import load_state_dict_file
+from mmuniformer.models.weights.inflation import inflate
 from mmuniformer.models.weights.matching import Match, explain, match_backbone
 from mmuniformer.models.weights.released import (
     backbone_state,
@@ -29,6 +30,7 @@ from mmuniformer.models.weights.released import (
     preset_name,
     record_of,
     spec_of,
+    state_dict_of,
     stem_weight,
 )
 
@@ -42,6 +44,7 @@ def load_pretrained(
     prefix: str | None = None,
     map_location: str | torch.device = 'cpu',
     head_dim: int | None = None,
+    inflation: str = 'average',
 ) -> Match:
     """Load a released file, or a whole model's backbone, into a backbone and log a report.
 
@@ -51,6 +54,7 @@ def load_pretrained(
         prefix: Where in a whole model the backbone is; ``backbone`` by default.
         map_location: As in ``torch.load``.
         head_dim: What the file was trained with; overrides what its name tells.
+        inflation: How kernels for images become ones for clips: ``average`` or ``center``.
 
     Returns:
         How the file fits.
@@ -60,13 +64,18 @@ def load_pretrained(
     """
     source = str(checkpoint)
     raw = load_state_dict_file(source, map_location)
-    theirs = backbone_state(raw, prefix)
+    theirs, inflated = backbone_state(raw, prefix), []
+    stem = stem_weight(theirs)
+    if model.dims == 3 and stem is not None and stem.ndim == 4:
+        theirs, inflated = inflate(theirs, model.state_dict(), source, inflation)
     match = check_backbone(model, theirs, raw, source, head_dim=head_dim)
     model.load_state_dict({name: theirs[name] for name in match.loaded}, strict=False)
     text = (
         f'{file_name(source)} ({preset_name(theirs)}): loaded {len(match.loaded)} of '
         f'{len(match.loaded) + len(match.missing)} backbone tensors'
     )
+    if inflated:
+        text += f'; inflated {len(inflated)} kernels along time by {inflation}'
     if match.missing:
         text += f'; not in the file, as expected: {", ".join(parts(match.missing))}'
     if match.unused:
@@ -146,7 +155,8 @@ def check_head_dim(
             f'trained with {ours}, state it by init_cfg.head_dim={ours}, or record it with '
             f'`mmuniformer convert {source} NEW.pth --head-dim {ours}`'
         )
-    labeled = 'aux_head.weight' in theirs and preset_name(theirs) in TOKEN_LABELED_32
+    heads = {'aux_head.weight', 'head.aux_fc.weight'}  # released, and in mmpretrain's models
+    labeled = heads & state_dict_of(raw).keys() and preset_name(theirs) in TOKEN_LABELED_32
     if dim is None and labeled and ours != 32:
         print_log(
             f'{source} was trained with token labeling, and such files have head_dim 32 unless '

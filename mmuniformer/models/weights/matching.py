@@ -10,6 +10,7 @@ from torch import Tensor
 from mmuniformer.models.weights.released import (
     OUTPUT_NORMS,
     PART_STAGES,
+    SPLIT_PARTS,
     UNUSED_COUNTER,
     UNUSED_PARTS,
     NetworkSpec,
@@ -57,7 +58,8 @@ def match_backbone(
             groups['loaded' if same else 'reshaped'].append(name)
         else:
             new_norm = name.partition('.')[0] in OUTPUT_NORMS and not whole
-            expected = new_norm or name.endswith(UNUSED_COUNTER)
+            new_part = not whole and not set(SPLIT_PARTS).isdisjoint(name.split('.'))
+            expected = new_norm or new_part or name.endswith(UNUSED_COUNTER)
             groups['missing' if expected else 'lost'].append(name)
     for name in theirs:
         if name not in ours:
@@ -78,8 +80,13 @@ def explain(
     stem = stem_weight(theirs)
     if stem is None:
         lines.append(f'It holds no UniFormer backbone; keys start with {", ".join(parts(theirs))}')
-    elif stem.ndim == 5:
+    elif stem.ndim == 5 and mine.dims != (3,):
         lines.append('It is a video network (3-D convolutions): take an image one.')
+    elif mine.dims == (3,) and stem.ndim == 4:
+        lines.append(
+            'It is a network for images and the backbone one for clips: give it as init_cfg of '
+            'the backbone, which inflates its kernels.'
+        )
     else:
         needed = len(match.loaded) + len(match.lost) + len(match.reshaped)
         if len(match.loaded) < ENOUGH * needed:

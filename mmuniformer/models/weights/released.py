@@ -6,7 +6,7 @@ Facts and pure functions on state dicts; ``files`` reads them and ``load`` fills
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor
 from mmuniformer.errors import CheckpointError
 from mmuniformer.models.arch import NUM_STAGES, UNIFORMER, UNIFORMER_LIGHT
 
-WRAPPERS = ('state_dict', 'model')
+WRAPPERS = ('state_dict', 'model', 'model_state')
 """Keys under which a file may nest its weights; some files nest nothing."""
 
 MAX_NESTING = 4
@@ -36,8 +36,19 @@ PART_STAGES = {f'{part}{s}': s for s in range(1, 5) for part in ('patch_embed', 
 PART_STAGES |= {'cls_token': 3, 'cls_upsample': 4}
 """The stage (from 1) that each part of a backbone belongs to."""
 
-OUTPUT_NORMS = ('norm1', 'norm2', 'norm3', 'norm4')
-"""New in dense prediction: ImageNet files lack them."""
+OUTPUT_NORMS = ('norm1', 'norm2', 'norm3', 'norm4', 'norm')
+"""Of dense prediction, and the last of classification: files of the other kind lack them."""
+
+SPLIT_PARTS = ('t_norm', 't_attn')
+"""New in blocks that split space and time; they start as nothing."""
+
+CLASSIFIER_LAYERS = {
+    'head': ('head.fc', 'cls_head.fc_cls', 'cls_head.fc'),
+    'aux_head': ('head.aux_fc',),
+    'norm_cls': ('head.norm_cls', 'cls_head.norm_cls'),
+    'head_cls': ('head.token_fc', 'cls_head.token_fc'),
+}
+"""Classifiers' layers by released names: their names in models of mmpretrain and mmaction2."""
 
 UNUSED_COUNTER = '.num_batches_tracked'
 """A BatchNorm counter that no result depends on; some tools drop it."""
@@ -47,13 +58,14 @@ HEAD_DIM_BY_NAME = (
     (r'uniformer[-_]large', 64),
     (r'(^|[-_.])tl([-_.]|$)|token[-_]?label', 32),
     (r'small[-_]plus', 32),
-    (r'(small|base)([-_]ls)?[-_]in1k', 64),
+    (r'(small|base)([-_]ls)?[-_](in1k|imagenet1k|k[46]00|(ss|sth)v[12]|ucf101|hmdb51)', 64),
 )
 """What a file's name tells of head_dim: first fit; None takes the number in the name.
 
 The released names are ``uniformer_{small,small_plus,base}_tl_{224,384}`` (32), the same with
 ``_dim64`` (64), ``uniformer_large_ls_tl_*`` (64), ``uniformer_{small,base,base_ls}_in1k`` (64),
-``uniformer_small_plus_in1k`` (32) and ``uniformer_small_plus_dim64_in1k`` (64).
+``uniformer_small_plus_in1k`` (32) and ``uniformer_small_plus_dim64_in1k`` (64); for clips
+``uniformer_{small,base}_{k400,k600,ssv1,ssv2}_*`` (64).
 """
 
 
@@ -69,6 +81,8 @@ class NetworkSpec:
     mlp_ratios: tuple[float | None, ...]
     layer_scale: tuple[bool | None, ...]
     in_channels: tuple[int | None]
+    dims: tuple[int | None]
+    """Axes of the kernels: 2 for images, 3 for clips."""
 
     def differences(self, other: NetworkSpec) -> list[str]:
         """Return the fields in which two networks differ on the stages that both have."""
@@ -87,7 +101,9 @@ class NetworkSpec:
         texts = []
         for name in names:
             value = getattr(self, name)
-            if name == 'hourglass':
+            if name == 'dims':
+                texts.append(f'{value[0]}-D convolutions')
+            elif name == 'hourglass':
                 texts.append('a class token' if value[0] else 'no class token')
             elif name == 'layer_scale':
                 stages = ', '.join(str(stage) for stage, has in enumerate(value, 1) if has)
@@ -103,8 +119,8 @@ def spec_of(state: Mapping[str, Tensor]) -> NetworkSpec:
     stages = [stage_spec(state, stage) for stage in range(1, NUM_STAGES + 1)]
     stem = stem_weight(state)
     hourglass = None if stages[2][1] is None else 'cls_token' in state
-    in_channels = None if stem is None else stem.shape[1]
-    return NetworkSpec((hourglass,), *zip(*stages, strict=True), (in_channels,))
+    in_channels, dims = (None, None) if stem is None else (stem.shape[1], stem.ndim - 2)
+    return NetworkSpec((hourglass,), *zip(*stages, strict=True), (in_channels,), (dims,))
 
 
 def stem_weight(state: Mapping[str, Tensor]) -> Tensor | None:
@@ -136,7 +152,7 @@ def guess_preset(found: NetworkSpec) -> tuple[str, str] | None:
             scale = tuple(value > 0 for value in arch.layer_scale_init_value)
             spec = NetworkSpec(
                 *((kind == 'UniFormerLight',), arch.embed_dims, arch.depths, arch.conv_stem),
-                *(arch.mlp_ratios, scale, (None,)),
+                *(arch.mlp_ratios, scale, (None,), (None,)),
             )
             if not found.differences(spec):
                 return kind, name
@@ -213,6 +229,32 @@ def backbone_state(raw: Mapping[str, Any], prefix: str | None = None) -> dict[st
             f'{", ".join(parts(state))}: leave prefix out or correct it'
         )
     return inner or state
+
+
+def name_classifier(
+    state: Mapping[str, Tensor], fits: Callable[[str], bool], prefix: str = BACKBONE_PREFIX
+) -> dict[str, Tensor]:
+    """Name a whole classifier's layers; the file may have the names of anyone.
+
+    Args:
+        state: State dict by released keys, or by those of mmpretrain or mmaction2.
+        fits: Tells whether a layer may have a name; layers without such a name are left out.
+        prefix: What the backbone's keys shall have before them; may be empty.
+    """
+    names = {}
+    for released, others in CLASSIFIER_LAYERS.items():
+        new = next(filter(fits, (released, *others)), None)
+        names |= dict.fromkeys((released, *others), new)
+    bare = stem_weight(state) is not None
+    result = {}
+    for key, tensor in state.items():
+        layer, _, leaf = key.rpartition('.')
+        if layer not in names:
+            key = prefix + key if bare else key
+            result[key if prefix else key.removeprefix(BACKBONE_PREFIX)] = tensor
+        elif names[layer] is not None:
+            result[f'{names[layer]}.{leaf}'] = tensor
+    return result
 
 
 def parts(names: Iterable[str], limit: int = 12) -> list[str]:

@@ -1,0 +1,68 @@
+"""Targets of token labeling: a label for each token, cut from a label map as the crop was cut.
+
+A label map has for each cell of a grid over the whole image the five best classes and their logits,
+as ``(2, 5, G, G)`` in half precision: logits, then class numbers (arXiv 2104.10858).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def token_label_target(
+    label: int,
+    label_map: Tensor,
+    crop: tuple[float, float, float, float],
+    label_size: int,
+    num_classes: int = 1000,
+    smoothing: float = 0.1,
+) -> Tensor:
+    """Return what ``TokenLabelHead`` takes as ``token_labels``: ``(classes, 2 + label_size**2)``.
+
+    The columns are the smoothed label, the label of the whole crop, and those of its tokens. As
+    the released networks were trained, the crop's axes are exchanged on the map.
+
+    Args:
+        label: The image's class.
+        label_map: ``(2, 5, G, G)``.
+        crop: Top, left, height and width of the crop, as shares of the image.
+        label_size: Side of the network's last map.
+        num_classes: Count of classes.
+        smoothing: Share of a label that is spread over all classes.
+    """
+    logits, classes = label_map[0].float(), label_map[1].long()
+    side = label_map.shape[-1]
+    dense = logits.new_zeros(num_classes, side, side).scatter_(0, classes, logits)
+    first, second, height, width = (edge * side for edge in crop)
+    # Released: what is read as the box's x range is its range of rows.
+    columns, rows = (first - 0.5, height), (second - 0.5, width)
+    parts = []
+    for size in (1, label_size):
+        by_row, by_column = (bin_weights(*span, size, side) for span in (rows, columns))
+        parts.append((by_row @ dense @ by_column.T).flatten(1))
+    off = smoothing / num_classes
+    maps = torch.cat(parts, 1).softmax(0) * (1 - smoothing + off) + off
+    given = torch.full((num_classes, 1), off)
+    given[label] = 1 - smoothing + off
+    return torch.cat([given, maps], 1)
+
+
+def bin_weights(start: float, length: float, bins: int, side: int) -> Tensor:
+    """Return how much each of ``side`` cells counts in each bin, ``(bins, side)``: RoIAlign.
+
+    Each bin is the mean of as many points as it is long, rounded up, interpolated linearly.
+    """
+    length = max(length, 1.0)
+    points = max(math.ceil(length / bins), 1)
+    at = start + (torch.arange(bins * points) + 0.5) * (length / bins / points)
+    inside = ((at >= -1) & (at <= side)).float()
+    at = at.clamp(0, side - 1)
+    low = at.floor().long()
+    share = at - low
+    weights = torch.zeros(bins * points, side)
+    weights.scatter_add_(1, low[:, None], (inside * (1 - share))[:, None])
+    weights.scatter_add_(1, (low + 1).clamp(max=side - 1)[:, None], (inside * share)[:, None])
+    return weights.view(bins, points, side).mean(1)
