@@ -16,7 +16,7 @@ def dense_clip(length: int, frames: int, stride: int, start: float) -> np.ndarra
 
 
 def dense_start(length: int, frames: int, stride: int, clip: int, clips: int) -> int:
-    """Return where a clip starts in testing: clips spread over the video, one clip in its middle."""
+    """Return where a clip starts in testing: spread over the video, a single one in its middle."""
     free = max(length - frames * stride, 0)
     return free // 2 if clips == 1 else clip * (free // (clips - 1))
 

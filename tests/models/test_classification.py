@@ -50,7 +50,7 @@ class Whole(nn.Module):
     def forward(self, x):
         """What training returns in training, else the logits of inference."""
         feats = self.backbone(x)
-        if self.training and not type(self.head) is ClsHead:
+        if self.training and type(self.head) is not ClsHead:
             return self.head.train_logits(feats)
         return (self.head(feats),)
 
