@@ -217,7 +217,8 @@ class Run:
                 counts = f'{len(self.writer.images)} images, {self.writer.records} {task.unit}'
                 click.echo(f'{counts}: {self.writer.results}')
         if skipped := sum(task.skipped.values()):
-            used = ', '.join(category['name'] for category in task.categories)
+            names = [category['name'] for category in task.categories]
+            used = ', '.join(names[:5]) + ', ...' * (len(names) > 5)
             click.echo(f'{skipped} boxes not used: not {used}, crowds, or thinner than a pixel')
         self.end()
 

@@ -24,10 +24,17 @@ PERSON = 'person'
 class WholeImage:
     """Takes each image for one instance of the category ``name``, from edge to edge.
 
-    A COCO data set, ``data_set``, gives the category's id.
+    A COCO data set, ``data_set``, gives the category's id and, if it has but one, its name.
     """
 
-    def __init__(self, name: str = PERSON, data_set: DataSet = None):
+    def __init__(self, name: str | None = None, data_set: DataSet = None):
+        listed = [category['name'] for category in (data_set or {}).get('categories', ())]
+        name = name or (listed[0] if len(listed) == 1 else PERSON)
+        if listed and name not in listed:
+            raise UserError(
+                f'the annotation file has no category {name!r}; choose with --box-classes what '
+                f'each image shows: {", ".join(listed)}'
+            )
         self.categories = categories_of([name], data_set)
 
     def __call__(self, frames: Sequence[Frame]) -> list[np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,7 +22,10 @@ def dataset_meta(dataset: Mapping[str, Any]) -> dict[str, Any]:
     kind, metainfo = class_of(dataset, DATASETS), dataset.get('metainfo')
     if kind is None:
         raise UserError(f'dataset.type={dataset["type"]!r} is not registered')
-    return dict(kind._load_metainfo(None if metainfo is None else dict(metainfo)))
+    with warnings.catch_warnings():
+        # mmpose names its files by a path in its sources, and says that it finds them elsewhere.
+        warnings.filterwarnings('ignore', 'The metainfo config file')
+        return dict(kind._load_metainfo(None if metainfo is None else dict(metainfo)))
 
 
 def is_remote(backend_args: Mapping[str, Any] | None) -> bool:

@@ -34,6 +34,17 @@ def test_whole_images():
     assert finder.categories == [{'id': 7, 'name': 'dog'}]
     assert finder([Frame(IMAGE)])[0].tolist() == [[0, 0, 80, 60, 1, 0]]
     assert WholeImage().categories == [{'id': 1, 'name': 'person'}]
+    assert WholeImage(data_set={'categories': [{'id': 4, 'name': 'yak'}]}).categories == [
+        {'id': 4, 'name': 'yak'}
+    ]
+    with pytest.raises(
+        UserError, match=r"no category 'person'; choose with --box-classes .*: yak, "
+    ):
+        WholeImage(
+            data_set={
+                'categories': [{'id': n, 'name': name} for n, name in ((4, 'yak'), (5, 'ox'))]
+            }
+        )
 
 
 def test_annotated_boxes_are_those_of_people_and_inside_the_image(write):
