@@ -429,8 +429,8 @@ def test_half_precision_stays_close_and_inside(weights, images, task):
         (('det', CONFIGS['seg']), UserError, 'use `predict seg`'),
         (('seg', 'no-such-config'), UserError, 'no shipped config'),
         (('seg', CONFIGS['seg'], 'gone.pth'), CheckpointError, 'gone.pth does not exist'),
-        (('seg', CONFIGS['seg'], None, 'cuda:99'), UserError, '--device cuda:99'),
-        (('seg', CONFIGS['seg'], None, 'gpu'), UserError, '--device gpu'),
+        (('seg', CONFIGS['seg'], None, 'cuda:99'), UserError, 'device cuda:99'),
+        (('seg', CONFIGS['seg'], None, 'gpu'), UserError, 'device gpu'),
     ],
 )
 def test_what_cannot_work_is_refused(arguments, error, message):
