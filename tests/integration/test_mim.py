@@ -10,6 +10,7 @@ import pytest
 from mmengine.config import Config
 
 from mmuniformer.apis.config import find_config
+from mmuniformer.models.weights.catalog import weights_of
 
 CONFIG = 'td-hm_uniformer-nano_toy-128x96.py'
 
@@ -76,11 +77,18 @@ def test_search_finds_models_by_their_collection(workplace, collection, config):
     assert ('light' in found) == (collection == 'UniFormer-Light')
 
 
-def test_download_gives_weights_and_config_of_a_published_pose_model(tmp_path):
+@pytest.mark.parametrize(
+    'name',
+    [
+        'td-hm_uniformer-small_8xb128-210e_coco-256x192',
+        'mask-rcnn_uniformer-small-h14_fpn_amp-ms-crop-3x_coco',
+        'upernet_uniformer-small-global_8xb2-160k_ade20k-512x512',
+    ],
+)
+def test_download_gives_weights_and_config_of_a_published_model(tmp_path, name):
     """The weights lie there already, so that nothing is fetched."""
     download = pytest.importorskip('mim.commands.download').download
-    name = 'td-hm_uniformer-small_8xb128-210e_coco-256x192'
-    weights = 'top_down_256x192_global_small-d4a7fdac_20230724.pth'
+    weights = weights_of(name).name
     (tmp_path / weights).touch()
     assert download('mmuniformer', [name], str(tmp_path)) == [weights]
     dumped = Config.fromfile(tmp_path / f'{name}.py')

@@ -7,8 +7,9 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from mmuniformer.apis.config import find_config, load_config, scope_of
-from mmuniformer.apis.models import build_model
+from mmuniformer.apis.config import scope_of
+from mmuniformer.apis.models import build_model, get_model
+from mmuniformer.models.weights import files
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -37,16 +38,21 @@ def test_segmentation_example(examples, tmp_path, monkeypatch):
     pytest.importorskip('mmseg')
     monkeypatch.chdir(tmp_path)
     name = 'upernet_uniformer-small-global_8xb2-160k_ade20k-512x512'
-    cfg = load_config(find_config(name))
-    with scope_of(cfg):
-        weights = build_model(cfg).state_dict()
-    torch.save({'state_dict': weights, 'meta': {}}, 'checkpoint.pth')
+    weights = get_model(name).state_dict()
+    torch.save({'state_dict': weights, 'meta': {}}, 'upernet_global_small.pth')
+    asked = []
+
+    def fake(address):
+        asked.append(address)
+        return tmp_path / 'upernet_global_small.pth'
+
+    monkeypatch.setattr(files, 'download', fake)
     Image.new('RGB', (160, 120), (90, 120, 200)).save('street.jpg')
-    code = examples['seg']
     # The image is enlarged to 2048 x 512, which takes minutes on small machines.
-    small = "config.test_pipeline[1]['scale'] = (256, 64)\nmodel = "
+    small = "(name, cfg_options={'test_dataloader.dataset.pipeline.1.scale': (256, 64)}, "
     space = {}
-    exec(code.replace('model = ', small, 1), space)
+    exec(examples['seg'].replace('(name, ', small), space)
+    assert asked == ['hf://Andy1621/uniformer/upernet_global_small.pth']
     assert space['classes'].shape == (120, 160)
     assert 0 <= space['classes'].min() <= space['classes'].max() < 150
-    assert space['model'].backbone.stage3_attn == 'global'
+    assert space['predictor'].model.backbone.stage3_attn == 'global'

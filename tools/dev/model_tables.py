@@ -1,7 +1,8 @@
 """Write the model tables of the READMEs from the metafiles: ``python tools/dev/model_tables.py``.
 
 Every task's README holds all its models; the front page a few headline models, where it has the
-markers. ``--check`` writes nothing and exits with status 1 if a table is out of date.
+markers; docs/weights.md the released files. ``--check`` writes nothing and exits with status 1 if
+a table is out of date.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import generated
 
 from mmuniformer.analysis.metafile import METRICS, load_models, metrics_of
 from mmuniformer.errors import UserError
+from mmuniformer.models.weights.catalog import RELEASED_FILES
 
 ROOT = Path(__file__).resolve().parents[2]
 TASK_MARKERS = '<!-- model-table:begin -->', '<!-- model-table:end -->'
+FILE_MARKERS = '<!-- released files -->', '<!-- /released files -->'
 HEADLINE_MARKERS = '<!-- headline models -->', '<!-- /headline models -->'
 HEADLINES = {
     'mask-rcnn_uniformer-small-h14_fpn_amp-ms-crop-3x_coco': 'Mask R-CNN, small',
@@ -42,6 +45,7 @@ COLUMNS = (
 )
 """Key in the metafile, header and format; a column that no model of a table fills is left out."""
 EMPTY = '-'
+ALSO = ('second home', 'third home')
 STAR = r' \*'
 NOT_REPRODUCED = (
     r'\* Published, not reproduced by the count; `mmuniformer complexity` shows both figures.'
@@ -116,6 +120,18 @@ def headline_table(models: list[dict[str, Any]]) -> str:
     return generated.table(header, lines)
 
 
+def file_table() -> str:
+    """Return the table of released files."""
+    lines = []
+    for file in RELEASED_FILES:
+        names = zip((file.name, *ALSO), file.urls, strict=False)
+        homes = ', '.join(f'[{text}]({url})' for text, url in names)
+        rows = ', '.join(f'`{row}`' for row in file.rows)
+        size = f'{file.size / 1e6:.0f}' if file.size else EMPTY
+        lines.append([homes, rows, str(file.head_dim), size, file.license])
+    return generated.table(['File', 'Weights of', '`head_dim`', 'MB', 'License'], lines)
+
+
 def pages(root: Path) -> dict[Path, str]:
     """Return what the READMEs have to hold, by path.
 
@@ -129,6 +145,9 @@ def pages(root: Path) -> dict[Path, str]:
         readme = metafile.with_name('README.md')
         found[readme] = filled(readme, TASK_MARKERS, task_table(models, folder))
         everything += models
+    weights = root / 'docs' / 'weights.md'
+    if weights.is_file():
+        found[weights] = filled(weights, FILE_MARKERS, file_table())
     front = root / 'README.md'
     if HEADLINE_MARKERS[0] in front.read_text(encoding='utf-8'):
         found[front] = filled(front, HEADLINE_MARKERS, headline_table(everything))

@@ -39,6 +39,12 @@ class ReleasedFile:
     size: int | None = None
     """Bytes, if known."""
 
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The homes as web pages have them."""
+        hub = HUB_SCHEME
+        return tuple(HubFile.parse(h).url() if h.startswith(hub) else h for h in self.homes)
+
 
 def _pose(row: str, name: str) -> ReleasedFile:
     """Return the row of a pose file, whose name ends in its hash and a date."""
