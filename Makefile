@@ -11,7 +11,7 @@ PYTHON ?= $(or $(shell for p in $(BIN)/python python3.11 python3.12 python3.13 p
 	do $$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done),python3)
 
-.PHONY: help install quickstart quickstart-det quickstart-seg quickstart-pose test performance lint clean
+.PHONY: help install quickstart quickstart-det quickstart-seg quickstart-pose test performance release-check lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {n = split($$1, names, " "); \
@@ -31,6 +31,9 @@ test: lint ## lint, then run the whole test suite on the installed package
 
 performance: install ## run the benchmarks and update the tables of docs/performance.md (15 minutes)
 	@$(BIN)/python tools/dev/performance_page.py
+
+release-check: install ## build wheel and sdist, check them, and try the wheel alone (a minute)
+	@$(BIN)/python tools/dev/release_check.py
 
 lint: install ## run ruff
 	@$(BIN)/ruff check .

@@ -13,7 +13,11 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 
+from mmuniformer.apis.config import load_config
+from mmuniformer.apis.models import build_model
 from mmuniformer.compat import TORCH_HAS_ALLOW_LIST
 
 
@@ -106,6 +110,42 @@ def test_wheel_has_the_command_and_the_license(wheel):
     assert 'mmuniformer = mmuniformer.cli:main' in wheel.read(entry).decode()
     (license_,) = [name for name in wheel.namelist() if name.endswith('LICENSE')]
     assert b'Apache License' in wheel.read(license_)[:200]
+
+
+def test_wheel_names_its_types_and_its_homes(wheel):
+    assert 'mmuniformer/py.typed' in wheel.namelist()
+    (path,) = [name for name in wheel.namelist() if name.endswith('/METADATA')]
+    urls = Parser().parsestr(wheel.read(path).decode()).get_all('Project-URL')
+    assert 'Paper, https://arxiv.org/abs/2201.09450' in urls
+
+
+@pytest.mark.integration
+@pytest.mark.frameworks
+def test_wheel_alone_predicts_with_a_shipped_config(wheel, tmp_path, toy_root, run_python):
+    place = tmp_path / 'place'
+    command = [sys.executable, '-m', 'pip', 'install', '--quiet', '--no-index', '--no-deps']
+    subprocess.run([*command, '--target', place, wheel.filename], check=True)
+    code = (
+        'import sys, mmuniformer; from mmuniformer.cli import main\n'
+        'print(mmuniformer.__file__, flush=True); main(sys.argv[1:])'
+    )
+    image = next((toy_root / 'coco' / 'val2017').glob('*.jpg'))
+    name = 'upernet_uniformer-nano_toy-128x128'
+    weights = tmp_path / 'random.pth'
+    torch.save(build_model(load_config(name)).state_dict(), weights)
+    done = run_python('-c', code, 'predict', 'seg', name, weights, image, path=place)
+    assert done.returncode == 0, done.stderr
+    file, *said = done.stdout.splitlines()
+    assert Path(file).is_relative_to(place)
+    assert said[-1].startswith('1 images, ')
+    assert len(list((tmp_path / 'predictions').rglob('*.png'))) == 1
+
+
+def test_issue_form_asks_for_what_doctor_says(repository):
+    form = yaml.safe_load((repository / '.github' / 'ISSUE_TEMPLATE' / 'bug.yml').read_text())
+    asked = {part.get('id'): part for part in form['body']}
+    assert 'mmuniformer doctor --json' in asked['doctor']['attributes']['label']
+    assert asked['doctor']['validations']['required']
 
 
 def test_config_names_are_unique(repository):
@@ -405,6 +445,7 @@ def test_make_help_lists_the_targets(repository):
         'quickstart-pose',
         'test',
         'performance',
+        'release-check',
         'lint',
         'clean',
     ]
