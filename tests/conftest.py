@@ -12,6 +12,18 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 import torch  # noqa: E402
 
 torch.set_num_threads(2)
+GPU = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def pytest_report_header():
+    """Name the card, where there is one."""
+    return f'GPU: {GPU}, torch {torch.__version__}, CUDA {torch.version.cuda}' if GPU else None
+
+
+def pytest_runtest_setup(item):
+    """Skip the tests for a GPU where there is none."""
+    if item.get_closest_marker('gpu') and not GPU:
+        pytest.skip('needs a GPU')
 
 
 @pytest.fixture(scope='session')

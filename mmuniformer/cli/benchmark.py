@@ -58,6 +58,11 @@ def config_of(task: str, network: str, cfg_options: dict[str, Any]) -> Config:
 @click.argument('checkpoint', required=False)
 @click.option('--profiles', metavar='NAME,...', help=f'{LISTED}.')
 @click.option('--train', is_flag=True, help='Measure forward and backward of a training step.')
+@click.option('--step', is_flag=True, help="With --train: the config's optimizer, too.")
+@click.option(
+    '--amp', type=click.Choice(['bfloat16', 'float16']),
+    help='Compute in this type under autocast, in all profiles.',
+)  # fmt: skip
 @click.option(
     '--layouts', '--layout', metavar='NAME,...',
     help='Stage-3 layouts to compare: global, auto, w32 (windows of 32 tokens), h14 (hybrid), ...',
@@ -90,7 +95,8 @@ def config_of(task: str, network: str, cfg_options: dict[str, Any]) -> Config:
 @cfg_options
 def command(
     task: str, network: str, checkpoint: str | None, cfg_options: dict[str, Any],
-    profiles: str | None, train: bool, layouts: str | None, shapes: tuple[tuple[int, int], ...],
+    profiles: str | None, train: bool, step: bool, amp: str | None,
+    layouts: str | None, shapes: tuple[tuple[int, int], ...],
     batch_size: int, repeats: int, operators: bool, device: str | None, against: bool,
     data: bool | None, as_json: bool, out: Path | None, force: bool,
 ) -> None:  # fmt: skip
@@ -111,6 +117,8 @@ def command(
         raise UserError('--data: give a segmentor and its CHECKPOINT, and leave --train out')
     if checkpoint and task == 'backbone':
         raise UserError('a backbone is measured without CHECKPOINT: leave it out')
+    if step and (task == 'backbone' or not train):
+        raise UserError('--step: the optimizer runs in the training of a whole model, with --train')
     cfg = config_of(task, network, cfg_options)
     mode = 'training' if train else 'inference'
     if task == 'seg' and not train:
@@ -124,8 +132,9 @@ def command(
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     config = Path(network).stem
     settings = Settings(
-        task, config, checkpoint, shapes, batch_size, repeats, mode, device, operators
-    )
+        task, config, checkpoint, shapes, batch_size, repeats, mode, device, operators,
+        amp, step,
+    )  # fmt: skip
     cases, absent = make_cases(cfg, settings, layouts_of(cfg, layouts), chosen, against)
     out = out or Path('work_dirs', config, 'benchmark')
     files = out / 'benchmark.json', out / 'benchmark.csv'

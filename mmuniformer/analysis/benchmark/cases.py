@@ -14,6 +14,7 @@ from mmengine.structures import PixelData
 from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
+from mmuniformer.analysis.benchmark.step import build_optimizer
 from mmuniformer.analysis.layouts import backbone_settings
 from mmuniformer.apis.models import build_model, quiet
 from mmuniformer.engine.precision import keep_interfaces_in_float32
@@ -46,6 +47,8 @@ class Settings:
     mode: str  # inference, or training (forward and backward)
     device: str
     operators: bool = False  # whether the time is also split by kinds of operators
+    amp: str | None = None  # type that all profiles and baselines compute in, under autocast
+    step: bool = False  # whether training includes the optimizer
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Profile:
     deploy: bool = False  # whether norms are folded into weights; in training they never are
     bfloat16: bool = False
     compiled: bool = False
+    channels_last: bool = False  # also outside the backbone
     modes: tuple[str, ...] = (INFERENCE, TRAINING)
 
     def in_config(self, cfg: Config) -> Config:
@@ -80,6 +84,7 @@ PROFILES = {
         Profile('deploy', 'fused, with norms folded into weights', deploy=True, modes=(INFERENCE,)),
         Profile('bf16', 'deploy (training: fused) in bfloat16', deploy=True, bfloat16=True),
         Profile('compile', 'deploy (training: fused) compiled', deploy=True, compiled=True),
+        Profile('nhwc', 'fused, neck and heads channels-last, too', channels_last=True),
         Profile('cp', 'fused, all blocks recomputed', {'with_cp': True}, modes=(TRAINING,)),
     )
 }
@@ -110,7 +115,8 @@ class Case:
     @property
     def dtype(self) -> str:
         """Name of the type that it computes in."""
-        return 'bfloat16' if self.profile and self.profile.bfloat16 else 'float32'
+        half = self.profile is not None and self.profile.bfloat16
+        return self.settings.amp or ('bfloat16' if half else 'float32')
 
     @property
     def training(self) -> bool:
@@ -130,12 +136,18 @@ class Case:
                 remove_policies(backbone)
             if profile.deploy and not self.training:
                 backbone.switch_to_deploy()
-            if profile.bfloat16:
-                keep_interfaces_in_float32(model)
             if profile.compiled:
                 backbone.compile(dynamic=False)
+            if profile.channels_last:
+                model.to(memory_format=torch.channels_last)
+        if self.dtype == 'bfloat16':
+            keep_interfaces_in_float32(model)
         if self.training:
             model.train()
+            if self.settings.step:
+                device = torch.device(self.settings.device)
+                model.optimizer = build_optimizer(self.cfg, model, device, self.dtype)
+                return model
             # Gradients of 0: the same memory in all profiles, and no activations.
             for parameter in model.parameters():
                 if parameter.requires_grad:
@@ -175,9 +187,11 @@ class Case:
                 outs = model(*inputs) if task == 'backbone' else model.loss(*inputs)
             if task == 'backbone':
                 torch.autograd.backward(outs, [out.detach() for out in outs])
+            elif self.settings.step:
+                model.optimizer.update_params(model.parse_losses(outs)[0])
             else:
                 model.parse_losses(outs)[0].backward()
-            model.zero_grad(set_to_none=False)
+            model.zero_grad(set_to_none=self.settings.step)
 
         return train if self.training else infer
 
@@ -199,7 +213,8 @@ class Case:
     def autocast(self) -> torch.autocast:
         """Return a context in which the case's type is computed in."""
         kind = torch.device(self.settings.device).type
-        return torch.autocast(kind, torch.bfloat16, enabled=self.dtype == 'bfloat16')
+        enabled = self.dtype != 'float32'
+        return torch.autocast(kind, getattr(torch, self.dtype) if enabled else None, enabled)
 
     def prepare(self, shape: Shape) -> Callable[[], Any]:
         """Build the model and return the call to measure, for a fresh process."""

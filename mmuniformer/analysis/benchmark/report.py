@@ -47,6 +47,7 @@ class Row:
     speedup: float | None = figure('speed-up', '{:.2f}')  # time of plain over this one's
     # Over the time that the multiply-adds take at the pace of a matrix product.
     times_floor: float | None = figure('x floor', '{:.2f}')
+    of_rate: float | None = figure('of rate', '{:.0%}')
     dense_ms: float | None = figure('dense', '{:.0f}')
     attention_ms: float | None = figure('attention', '{:.0f}')
     depthwise_ms: float | None = figure('depthwise', '{:.0f}')
@@ -120,6 +121,7 @@ def legend(record: Mapping[str, Any]) -> str:
     known = {name for row in record['rows'] for name, value in row.items() if value is not None}
     sentences = {
         'times_floor': 'x floor: time over that of the multiply-adds in a matrix product.',
+        'of_rate': "of rate: pace of plain's multiply-adds over that of the matrix product.",
         'dense_ms': 'dense to rest: ms by kind of operator, of one call under the profiler.',
         'peak_mb': 'peak MB: growth during the call.',
         'gflops': 'GFLOPs: multiply-adds of one image forward.',

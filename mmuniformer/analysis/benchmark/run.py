@@ -17,6 +17,7 @@ from mmuniformer.analysis.benchmark.baselines import baseline_cases
 from mmuniformer.analysis.benchmark.cases import Case, Profile, Settings, Shape, measuring
 from mmuniformer.analysis.benchmark.report import Row, compare_with_plain, ratio
 from mmuniformer.analysis.benchmark.scores import evaluate
+from mmuniformer.analysis.benchmark.step import multiply_adds
 from mmuniformer.analysis.complexity import complexity
 from mmuniformer.analysis.layouts import Layout
 from mmuniformer.analysis.metafile import stated_accuracy
@@ -88,7 +89,12 @@ def measure_cases(
             if settings.repeats:
                 set_times(row, seconds[shape, index], settings, shape, rates[case.dtype])
                 for plain, reference in zip(models, cases, strict=True):
-                    if (reference.name, reference.layout) == ('plain', case.layout):
+                    if (reference.name, reference.layout) != ('plain', case.layout):
+                        continue
+                    if settings.step:  # after different steps, outputs are different
+                        needed = multiply_adds(reference.call(plain, shape))
+                        row.of_rate = needed * 1e3 / row.ms / rates[case.dtype]
+                    else:
                         wanted = reference.outputs(plain, shape)
                         row.difference = difference(case.outputs(model, shape), wanted)
             if settings.operators:

@@ -305,7 +305,6 @@ def test_baselines_are_measured(tmp_path, in_process):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 def test_memory_on_a_gpu_is_the_allocators(tmp_path):
     result = benchmark('backbone', 'nano', '--shape', 64, 64, '--device', 'cuda', '--out', tmp_path)
     assert result.exit_code == 0, result.output
