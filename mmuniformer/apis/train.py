@@ -8,11 +8,11 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import RUNNERS
-from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
 from mmuniformer.apis.config import find_config, framework_of, load_config, scope_of, split_data
 from mmuniformer.engine.runner import metrics_of
+from mmuniformer.engine.saving import resumable
 from mmuniformer.errors import UserError
 from mmuniformer.registry import type_name
 
@@ -61,10 +61,10 @@ def train(
             )
         cfg.auto_scale_lr.enable = True
     if resume is not None:
-        latest = find_latest_checkpoint(cfg.work_dir) if resume == 'auto' else resume
+        latest = resumable(cfg.work_dir) if resume == 'auto' else resume
         cfg.resume = latest is not None
         # Before the first checkpoint a run starts as it does without --resume.
-        cfg.load_from = latest or cfg.get('load_from')
+        cfg.load_from = str(latest) if latest else cfg.get('load_from')
     with scope_of(cfg):
         return RUNNERS.build(cfg).train()
 

@@ -54,9 +54,16 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run a command; print a ``UserError`` as one message and exit with status 1."""
+        """Run a command; print a ``UserError`` as one message and exit with status 1.
+
+        Ctrl-C ends with status 130, as shells expect it.
+        """
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            if not error.args:  # else it was logged
+                click.echo('Interrupted', err=True)
+            raise SystemExit(130) from None
         except UserError as error:
             raise click.ClickException(str(error)) from error
 

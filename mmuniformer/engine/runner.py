@@ -9,12 +9,16 @@ from typing import Any
 
 import torch
 from mmengine.device import get_device
-from mmengine.dist import is_main_process
+from mmengine.dist import is_distributed, is_main_process, master_only
 from mmengine.evaluator import BaseMetric
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
-from mmengine.registry import OPTIM_WRAPPERS
+from mmengine.registry import HOOKS, MODEL_WRAPPERS, OPTIM_WRAPPERS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from mmuniformer.datasets.checks.config import is_remote
@@ -22,9 +26,15 @@ from mmuniformer.datasets.checks.dataset import check_dataset
 from mmuniformer.datasets.checks.pose import check_outputs
 from mmuniformer.datasets.checks.scoring import check_scoring
 from mmuniformer.engine.checkpoint import unwrapped
+from mmuniformer.engine.distributed import check_launcher, join_on_cpu, sync_on_cpu
+from mmuniformer.engine.faults import explained, last_checkpoint
+from mmuniformer.engine.hooks.checkpoint import CheckpointHook
+from mmuniformer.engine.loops import resumable_loop
 from mmuniformer.engine.precision import keep_interfaces_in_float32
+from mmuniformer.engine.saving import resumable
+from mmuniformer.engine.workers import PatientWorker, name_samples
 from mmuniformer.errors import CheckpointError, UserError
-from mmuniformer.models.weights.files import fetch, load_state_dict_file
+from mmuniformer.models.weights.files import fetch, load_state_dict_file, whole_file
 from mmuniformer.registry import RUNNERS, class_of
 
 FRAMEWORKS = ('mmdet', 'mmseg', 'mmpose', 'mmuniformer')
@@ -50,6 +60,40 @@ class CheckedRunner(Runner):
             raise UserError(f'{reason}. Name another folder with --work-dir.') from None
         super().__init__(model, work_dir, *args, **kwargs)
 
+    def setup_env(self, env_cfg: Mapping[str, Any]) -> None:
+        """Set up as mmengine does; without a GPU the processes of a run join through gloo."""
+        if self.distributed:
+            check_launcher(self.launcher)
+            if not is_distributed() and get_device() == 'cpu':
+                join_on_cpu(self.launcher, env_cfg.get('dist_cfg', {}))
+        super().setup_env(env_cfg)
+
+    def wrap_model(
+        self, model_wrapper_cfg: Mapping[str, Any] | None, model: nn.Module
+    ) -> nn.Module:
+        """Wrap as mmengine does; without a GPU in what works on CPUs."""
+        if not self.distributed or get_device() != 'cpu' or is_model_wrapper(model):
+            return super().wrap_model(model_wrapper_cfg, model)
+        settings = {'type': 'MMDistributedDataParallel', **(model_wrapper_cfg or {})}
+        if issubclass(class_of(settings, MODEL_WRAPPERS), DistributedDataParallel):
+            settings['device_ids'] = None
+            settings.setdefault('broadcast_buffers', False)
+            unused = self.cfg.get('find_unused_parameters', False)
+            settings.setdefault('find_unused_parameters', unused)
+        wrapped = super().wrap_model(settings, model)
+        sync_on_cpu(wrapped)
+        return wrapped
+
+    def register_hook(self, hook: Hook | dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        """Register as mmengine does; its CheckpointHook becomes the one that loses nothing."""
+        if isinstance(hook, Mapping) and class_of(hook, HOOKS) is MMEngineCheckpointHook:
+            hook = {**hook, 'type': CheckpointHook}
+        super().register_hook(hook, *args, **kwargs)
+
+    def build_train_loop(self, loop: Any) -> BaseLoop:
+        """Build as mmengine does, a loop that can go on in the middle of an epoch."""
+        return super().build_train_loop(resumable_loop(loop))
+
     def train(self) -> nn.Module:
         """Check checkpoint and data, then train.
 
@@ -61,10 +105,20 @@ class CheckedRunner(Runner):
         """
         wrapper = self.optim_wrapper
         check_precision(wrapper)
+        if self._resume and self._load_from is None:
+            last = resumable(self.work_dir)
+            self._load_from = last and str(last)
         self.check('train', 'val')
         if isinstance(wrapper, Mapping) and wrapper.get('dtype') in ('bfloat16', torch.bfloat16):
             keep_interfaces_in_float32(self.model)
-        return super().train()
+        try:
+            with explained(self):
+                return super().train()
+        finally:
+            self.call_hook('release_signals')
+            for loop in (self._train_loop, self._val_loop):
+                if isinstance(loop, BaseLoop):
+                    PatientWorker.release(loop)
 
     def scale_lr(
         self, optim_wrapper: OptimWrapper, auto_scale_lr: Mapping[str, Any] | None = None
@@ -86,12 +140,14 @@ class CheckedRunner(Runner):
     def val(self) -> dict[str, float]:
         """Check checkpoint and data as ``train`` does, then validate."""
         self.check('val')
-        return super().val()
+        with explained(self):
+            return super().val()
 
     def test(self) -> dict[str, float]:
         """Check checkpoint and data as ``train`` does, then test."""
         self.check('test')
-        return super().test()
+        with explained(self):
+            return super().test()
 
     def check(self, *splits: str) -> None:
         """Check the checkpoint, and the data of splits that are still configs, on one process."""
@@ -134,20 +190,44 @@ class CheckedRunner(Runner):
                     check_best(getattr(hook, 'save_best', None), metrics)
         return loop
 
-    @staticmethod
-    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
+    def build_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
         """Build as mmengine does, and refuse a dataset that filters have emptied.
+
+        What fails on a sample later names it. Processes that load data outlast a signal to end
+        until the state is saved.
 
         Raises:
             UserError: No sample is left; mmengine would train on nothing.
         """
-        loader = Runner.build_dataloader(*args, **kwargs)
+        loader = super().build_dataloader(*args, **kwargs)
         if not len(loader.dataset):
             raise UserError(
                 f'{type(loader.dataset).__name__} {getattr(loader.dataset, "ann_file", "")} holds '
                 'no sample: see its annotations and what filter_cfg leaves of them'
             )
+        name_samples(loader.dataset, check_size=self.cfg.get('check_data', True))
+        if loader.num_workers:
+            loader.worker_init_fn = PatientWorker(loader.worker_init_fn)
         return loader
+
+    @master_only
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Save as mmengine does, under another name until the file is whole and on the disk.
+
+        Raises:
+            UserError: It cannot be written.
+        """
+        if '://' in str(out_dir) or kwargs.get('backend_args') or (args and args[0]):
+            return super().save_checkpoint(out_dir, filename, *args, **kwargs)
+        path = Path(out_dir, filename)
+        try:
+            with whole_file(path) as part:
+                super().save_checkpoint(out_dir, part.name, *args, **kwargs)
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(
+                f'{path} could not be written: {reason}. {last_checkpoint(self)}'
+            ) from error
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Load as mmengine does, and say what is wrong with a file that cannot be loaded.

@@ -4,6 +4,7 @@ import contextlib
 import os
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
@@ -144,6 +145,8 @@ def test_resuming_from_a_file(built, config, weights):
 
 def test_resuming_from_the_latest_checkpoint(built, config, weights):
     os.mkdir('run')
+    state = {'state_dict': {'a': torch.ones(1)}, 'message_hub': {}, 'optimizer': {}}
+    torch.save(state, weights)
     with open('run/last_checkpoint', 'w') as file:
         file.write(weights)
     api.train(config(more="load_from = 'coco.pth'"), work_dir='run', resume='auto')

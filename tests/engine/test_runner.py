@@ -172,6 +172,7 @@ def unbuilt():
     """A runner with nothing to run."""
     runner = object.__new__(CheckedRunner)
     runner.cfg, runner._load_from, runner.model, runner.optim_wrapper = {}, None, None, None
+    runner._resume, runner._hooks, runner._train_loop, runner._val_loop = False, [], None, None
     for split in ('train', 'val', 'test'):
         setattr(runner, f'_{split}_dataloader', None)
     return runner

@@ -14,6 +14,9 @@ default_hooks = dict(
     checkpoint=dict(
         type='CheckpointHook', interval=10, max_keep_ckpts=3, save_best='coco/AP', rule='greater'
     ),
+    # On Ctrl-C and SIGTERM the state is saved; on NaN: action='stop', 'skip' or 'lower' (the rate).
+    interrupt=dict(type='mmuniformer.InterruptHook'),
+    finite=dict(type='mmuniformer.FiniteHook', action='stop'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='PoseVisualizationHook', enable=False),
 )

@@ -10,6 +10,9 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=8000, max_keep_ckpts=3),
+    # On Ctrl-C and SIGTERM the state is saved; on NaN: action='stop', 'skip' or 'lower' (the rate).
+    interrupt=dict(type='mmuniformer.InterruptHook'),
+    finite=dict(type='mmuniformer.FiniteHook', action='stop'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'),
 )

@@ -10,8 +10,9 @@ from mmengine.runner import BaseLoop, CheckpointLoader, Runner
 from mmuniformer.engine.checkpoint import checked_state_dict, unwrapped
 from mmuniformer.errors import CheckpointError
 from mmuniformer.models.base import find_backbone
+from mmuniformer.models.weights.files import check_tensors
 from mmuniformer.models.weights.load import split_init_cfg
-from mmuniformer.models.weights.released import PARALLEL_PREFIX
+from mmuniformer.models.weights.released import PARALLEL_PREFIX, state_dict_of
 from mmuniformer.registry import HOOKS
 
 
@@ -50,9 +51,10 @@ class CheckpointGuardHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Check what was read, and lay it out as mmengine expects, before it fills the model."""
+        source = runner._load_from or f'the last checkpoint of {runner.work_dir}'
+        check_tensors(state_dict_of(checkpoint), str(source))
         if find_backbone(unwrapped(runner.model))[1] is None:
             return
-        source = runner._load_from or f'the last checkpoint of {runner.work_dir}'
         fine_tune = is_training(runner) and not runner._resume
         state = checked_state_dict(runner.model, checkpoint, str(source), fine_tune)
         if not state.keys() <= visible_keys(checkpoint):

@@ -16,6 +16,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader, get_worker_info
 
+from mmuniformer.engine.workers import PatientWorker
 from mmuniformer.registry import HOOKS
 
 
@@ -55,8 +56,9 @@ class RandomStateHook(Hook):
       Otherwise a resumed run would draw as the first epoch did.
 
     The result is exact where the computation is deterministic, in one process, when training
-    resumes from a checkpoint at the end of an epoch (epoch-based loops) or of any iteration
-    (iteration-based loops, which need the run's ``randomness=dict(seed=...)`` to be fixed).
+    resumes from a checkpoint at the end of an epoch or of any iteration (iteration-based loops need
+    the run's ``randomness=dict(seed=...)`` to be fixed; epoch-based ones go on in the middle of an
+    epoch under ``CheckedRunner``).
     Not part of a checkpoint: gradients accumulated over the end of an epoch, samples that a
     transform keeps (``CachedMosaic``).
 
@@ -69,6 +71,7 @@ class RandomStateHook(Hook):
 
     def __init__(self):
         self.loaded: dict[str, Any] | None = None
+        self.resumed: dict[str, Any] | None = None
         self.before_validation: dict[str, Any] | None = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
@@ -86,6 +89,7 @@ class RandomStateHook(Hook):
     def before_train_epoch(self, runner: Runner) -> None:
         """Restore the state on resume, and seed the workers of this epoch."""
         state, self.loaded = self.loaded if runner.iter > 0 else None, None
+        self.resumed = state
         loop, sampler = runner.train_loop, sampler_of(runner.train_dataloader)
         seed = getattr(sampler, 'seed', None)
         if not isinstance(loop, IterBasedTrainLoop):
@@ -103,6 +107,11 @@ class RandomStateHook(Hook):
                     f'set randomness.seed={state["sampler_seed"]}'
                 )
 
+    def before_resumed_batch(self, runner: Runner) -> None:
+        """Restore the state again, after the batches before it have been loaded and dropped."""
+        if self.resumed is not None:
+            set_random_state(self.resumed)
+
     def before_val_epoch(self, runner: Runner) -> None:
         """Remember the state, in training runs and others."""
         self.before_validation = get_random_state()
@@ -119,10 +128,14 @@ def sampler_of(loader: DataLoader) -> Any:
 
 def seed_workers(loader: DataLoader, seed: int, epoch: int) -> None:
     """Let a loader's workers draw by the seed and the epoch; a custom ``worker_init_fn`` stays."""
-    if loader.num_workers and getattr(loader.worker_init_fn, 'func', None) is worker_init_fn:
-        loader.worker_init_fn = EpochSeeds(loader.worker_init_fn, seed)
-    if isinstance(loader.worker_init_fn, EpochSeeds):
-        loader.worker_init_fn.epoch.fill_(epoch)
+    patient = isinstance(loader.worker_init_fn, PatientWorker)
+    owner, name = (loader.worker_init_fn, 'init') if patient else (loader, 'worker_init_fn')
+    init = getattr(owner, name)
+    if loader.num_workers and getattr(init, 'func', None) is worker_init_fn:
+        init = EpochSeeds(init, seed)
+        setattr(owner, name, init)
+    if isinstance(init, EpochSeeds):
+        init.epoch.fill_(epoch)
     # torch draws a seed for an iterator, which persistent workers share in all epochs of a run: a
     # draw from the state that was restored would be one more than without the interruption.
     loader.generator = torch.Generator().manual_seed(seed + epoch)

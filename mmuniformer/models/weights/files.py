@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
+from torch import Tensor
 
 from mmuniformer.compat import load_file
 from mmuniformer.errors import CheckpointError
@@ -29,6 +30,9 @@ UNREADABLE = (
     *(AttributeError, LookupError, TypeError, ValueError, MemoryError, OverflowError),
 )
 """What torch raises on files that are no checkpoints or end early."""
+
+PART = '.part-'
+"""How the name of a file starts that is not whole yet."""
 
 
 def load_state_dict_file(
@@ -63,7 +67,37 @@ def load_state_dict_file(
             f'{source} holds no weights, but {held}: weights should be tensors by name, bare or '
             'under `state_dict` or `model`'
         )
+    check_tensors(state_dict_of(raw), source)
     return raw
+
+
+def check_tensors(state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse weights that no network can use.
+
+    Raises:
+        CheckpointError: Names the first tensor that holds NaN or Inf, is sparse or has no values.
+    """
+    for name, tensor in state.items():
+        if tensor.is_meta or tensor.layout is not torch.strided or tensor.is_quantized:
+            kind = 'without values, on the meta device' if tensor.is_meta else (
+                'quantized' if tensor.is_quantized else f'sparse ({tensor.layout})'
+            )  # fmt: skip
+            raise CheckpointError(
+                f'{source}: {name} is a tensor {kind}, and would load as nothing: save dense '
+                'tensors, as model.state_dict() gives them'
+            )
+    spoiled = [
+        name
+        for name, tensor in state.items()
+        # A mask of attention holds -Inf where nothing is looked at.
+        if tensor.is_floating_point() and not name.endswith('mask') and not tensor.isfinite().all()
+    ]
+    if spoiled:
+        more = f' and {len(spoiled) - 1} more tensors' if len(spoiled) > 1 else ''
+        raise CheckpointError(
+            f'{source}: {spoiled[0]}{more} hold NaN or Inf: the training that wrote the file had '
+            'diverged, or the file is damaged. Use an earlier checkpoint'
+        )
 
 
 def fetch(source: str) -> Path:
@@ -87,19 +121,35 @@ def fetch(source: str) -> Path:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a name to write to, which becomes the file's if all goes well; else nothing is left."""
+    """Give a name to write to, which becomes the file's if all goes well; else nothing is left.
+
+    What has the file's name is on the disk, even if the machine stops right after.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = part_of(path)
     try:
         yield part
+        sync(part)
         os.replace(part, path)
+        sync(path.parent)
     finally:
         part.unlink(missing_ok=True)
 
 
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    if os.name == 'nt' and path.is_dir():  # Windows opens no folders
+        return
+    handle = os.open(path, os.O_RDWR if os.name == 'nt' else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def part_of(path: Path) -> Path:
     """Return a name beside a file, of its suffix, for what will be renamed once it is whole."""
-    return path.with_name(f'.part-{uuid.uuid4().hex}{path.suffix}')
+    return path.with_name(f'{PART}{uuid.uuid4().hex}{path.suffix}')
 
 
 def unreadable_message(source: str, path: Path, error: str) -> str:

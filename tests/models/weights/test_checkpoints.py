@@ -65,7 +65,10 @@ def blank(*args, kind=UniFormer, **kwargs):
     """A model whose weights nobody spent time on."""
     with torch.device('meta'):
         model = kind(*args, **kwargs)
-    return model.to_empty(device='cpu')
+    model.to_empty(device='cpu')
+    for tensor in model.state_dict().values():
+        tensor.zero_()  # memory as it comes may hold NaN, which files must not
+    return model
 
 
 def snapshot(model):
@@ -535,3 +538,33 @@ def test_load_state_dict_file_returns_what_is_there(tmp_path):
     found = load_state_dict_file(save(tmp_path / 'x.pth', raw))
     assert torch.equal(found['state_dict']['a'], torch.arange(3))
     assert found['meta'] == {'epoch': 4}
+
+
+class TestTensorsOfNoUse:
+    def refuse(self, tmp_path, state, text):
+        path = save(tmp_path / 'weights.pth', {'state_dict': state})
+        with pytest.raises(CheckpointError, match=rf'weights\.pth: {text}'):
+            load_state_dict_file(path)
+
+    @pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+    def test_nan_and_inf(self, tmp_path, value):
+        state = {'a.weight': torch.ones(2), 'b.weight': torch.tensor([1.0, value])}
+        self.refuse(tmp_path, state, 'b.weight hold NaN or Inf.* Use an earlier checkpoint')
+        state['c.bias'] = torch.full((3,), value, dtype=torch.bfloat16)
+        self.refuse(tmp_path, state, 'b.weight and 1 more tensors hold')
+
+    def test_masks_of_attention_hold_inf(self, tmp_path):
+        state = {'a.weight': torch.ones(2), 'attn_mask': torch.full((2, 2), -float('inf'))}
+        load_state_dict_file(save(tmp_path / 'weights.pth', {'state_dict': state}))
+
+    def test_sparse(self, tmp_path):
+        for tensor in (torch.eye(3).to_sparse(), torch.eye(3).to_sparse_csr()):
+            self.refuse(tmp_path, {'a.weight': tensor}, r'a.weight is a tensor sparse \(')
+
+    def test_meta(self, tmp_path):
+        tensor = torch.ones(3, device='meta')
+        self.refuse(tmp_path, {'a.weight': tensor}, 'a.weight is a tensor without values')
+
+    def test_quantized(self, tmp_path):
+        tensor = torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)
+        self.refuse(tmp_path, {'a.weight': tensor}, 'a.weight is a tensor quantized')
