@@ -7,7 +7,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from mmuniformer import cli
+from mmuniformer import cli, compat
 from mmuniformer.errors import CheckpointError, UserError
 from mmuniformer.version import __version__
 
@@ -54,6 +54,8 @@ def test_overview_lists_every_command_and_loads_none(monkeypatch):
 
 @pytest.mark.parametrize('name', cli.COMMANDS)
 def test_command_loads_and_has_help(name):
+    if name == 'export' and not compat.CAN_EXPORT:
+        pytest.skip('this torch is too old to export')
     done = invoke(name, '--help')
     assert done.exit_code == 0, done.output
     assert done.output.startswith(f'Usage: mmuniformer {name}')
@@ -96,3 +98,15 @@ def test_command_that_cannot_be_imported_points_to_doctor(monkeypatch):
     assert done.exit_code == 1
     assert done.stderr.startswith('Error: absent cannot start: ModuleNotFoundError')
     assert '`mmuniformer doctor`' in done.stderr
+
+
+def test_export_names_the_torch_that_can(monkeypatch):
+    for name in [*sys.modules]:
+        if name == 'mmuniformer.cli.export' or name.startswith('mmuniformer.deployment'):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(compat, 'CAN_EXPORT', False)
+    done = invoke('export', 'some.py')
+    assert done.exit_code == 1
+    needed = f'Error: mmuniformer export needs torch {compat.EXPORT_TORCH} or later, this is '
+    assert done.stderr.startswith(f'{needed}{compat.torch.__version__}: ')
+    assert len(done.stderr.splitlines()) == 1

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mmuniformer.compat import TORCH_HAS_ALLOW_LIST
 from mmuniformer.models.execution.attention import chunked_attention, fused_attention
 from mmuniformer.models.mhra import (
     GlobalMHRA,
@@ -47,6 +48,8 @@ def test_chunked_attention_equals_one_call():
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_attention_weights_stay_finite_and_sum_to_one_in_half_precision(dtype):
+    if dtype == torch.float16 and not TORCH_HAS_ALLOW_LIST:
+        pytest.skip('this torch has no matrix product of float16 on CPUs')
     q, k, _ = qkv(1, 1, 4200, 16, dtype=dtype)
     weights = attention_weights(q[:, :, :8] * 30, k)
     assert weights.dtype == torch.float32

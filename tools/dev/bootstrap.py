@@ -227,6 +227,8 @@ class Environment:
             'CFLAGS': '-g0',
             'CXXFLAGS': '-g0',
             'PIP_DISABLE_PIP_VERSION_CHECK': '1',
+            # What setup.py of mmcv needs on Python 3.13; harmless to the others.
+            'PYTHONPATH': str(Path(__file__).with_name(f'python{VERSION}')),
             **os.environ,
         }
         started = beaten = time.monotonic()
