@@ -78,7 +78,7 @@ class UniFormer3D(ClipBackbone, UniFormer):
             images. The latter are inflated: repeated along time and divided by the kernel's
             frames, or with ``inflation='center'`` put in its middle.
 
-    All other arguments are those of ``UniFormer``, but for ``mix_token``.
+    All other arguments are those of ``UniFormer``, but for windows and ``mix_token``.
 
     Raises:
         ValueError: An argument's value is not one that the network can have; says which and why.
@@ -94,8 +94,20 @@ class UniFormer3D(ClipBackbone, UniFormer):
     ):
         self.split = split
         super().__init__(arch, **kwargs)
+        if self.mix_token:
+            raise ValueError('mix_token=True is for images: leave it out')
         if split:
             start_split(self)
+
+    def set_stage3_attn(
+        self, stage3_attn: str | Sequence[str], window_size: int | None = None
+    ) -> None:
+        """Refuse windows, which have no time axis."""
+        if stage3_attn != 'global':
+            raise ValueError(
+                f"stage3_attn={stage3_attn!r} is for images: clips have 'global', or split=True"
+            )
+        super().set_stage3_attn(stage3_attn, window_size)
 
     def make_block(self, stage: int, block: int) -> nn.Module:
         """Build one block; stages and blocks count from 0."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmuniformer.models.blocks import AttentionBlock, LocalBlock
@@ -27,7 +28,7 @@ def fold_stem(stem: ConvEmbed) -> None:
     """Fold each BatchNorm of a convolutional stem into the convolution before it."""
     layers = stem.proj
     for index in range(1, len(layers)):
-        if isinstance(layers[index], nn.BatchNorm2d):
+        if isinstance(layers[index], _BatchNorm):
             layers[index - 1] = fuse_conv_bn_eval(layers[index - 1], layers[index])
             layers[index] = nn.Identity()
 
