@@ -38,17 +38,11 @@ from mmuniformer.deployment.files import FORMATS
     '--tolerance', type=click.FloatRange(0), default=Options.tolerance, show_default=True,
     help='Largest error, relative to max(|output|, 1).',
 )  # fmt: skip
-@click.option('--int8', is_flag=True, help='Also write CONFIG-int8.onnx in 8-bit integers.')
-@click.option(
-    '--calibrate', type=click.Path(exists=True, file_okay=False, path_type=Path), metavar='DIR',
-    help='Images to calibrate --int8 with.  [default: the training data]',
-)  # fmt: skip
-@click.option('--score', is_flag=True, help='Evaluate and time PyTorch and the files.')
 @click.option(
     '--out', type=click.Path(dir_okay=False, path_type=Path), metavar='FILE',
     help='File to write.  [default: work_dirs/CONFIG/CONFIG.onnx or .pt2]',
 )  # fmt: skip
-@click.option('--force', is_flag=True, help='Replace existing files.')
+@click.option('--force', is_flag=True, help='Replace an existing file.')
 @cfg_options
 def command(
     config: str, checkpoint: str | None, cfg_options: dict[str, Any], **options: Any
@@ -66,6 +60,5 @@ def command(
     `boxes`, `scores`, `labels` and `masks`.
     """
     console = Console()
-    written = export(load_config(config, cfg_options), checkpoint, Options(**options), console)
-    for file in written:
-        console.print(f'{file}: {file.stat().st_size / 1e6:.1f} MB', soft_wrap=True)
+    file = export(load_config(config, cfg_options), checkpoint, Options(**options), console)
+    console.print(f'{file}: {file.stat().st_size / 1e6:.1f} MB', soft_wrap=True)

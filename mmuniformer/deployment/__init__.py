@@ -1,8 +1,4 @@
-"""Models as ONNX and torch.export files.
-
-``networks`` and ``detector`` define what is exported, ``files`` writes, quantizes and runs files,
-``comparison`` compares them with PyTorch, ``export`` does it all.
-"""
+"""Models as ONNX and torch.export files."""
 
 from mmuniformer.compat import require_export
 

@@ -1,33 +1,32 @@
-"""Exported files against PyTorch: outputs, detections, and scores on test data."""
+"""Exported files against PyTorch: outputs on noise, and detections on test data."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
+import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DATASETS
 from rich.table import Table
 from torch import Tensor, nn
-from torch.utils.benchmark import Timer
 
-from mmuniformer.analysis.benchmark.scores import evaluate
-from mmuniformer.apis.config import framework_of, scope_of
+from mmuniformer.apis.config import scope_of, split_data
 from mmuniformer.apis.models import quiet
-from mmuniformer.deployment.files import MIN_DYNAMIC_SIDE, Run, runner
+from mmuniformer.datasets.checks.dataset import check_dataset
+from mmuniformer.deployment.files import MIN_DYNAMIC_SIDE, Run
 from mmuniformer.deployment.networks import Target
+from mmuniformer.errors import UserError
 
 BOX_TOLERANCE = 0.1
 """Pixels between the sides of equal boxes; no overlap, because boxes may have no area."""
 MASK_TOLERANCE = 0.01
-"""Share of a mask's pixels that may differ, and distance from 0.5 of pixels that may go either way.
-"""
+"""Of the probabilities in a mask."""
 MATCHED = 0.99
 """Share of detections that must be equal."""
 RESULTS = {True: '[green]passes', False: '[red]fails', None: '[yellow]nothing detected'}
-SECONDS = 1.0
-"""Time spent on timing each network."""
+COMPARED_IMAGES = 16
 
 Shape = tuple[int, int, int]
 """Batch, height and width."""
@@ -38,10 +37,7 @@ Row = dict[str, str | int | float | bool | None]
 
 
 def shapes_to_compare(shape: Shape, dynamic: bool) -> list[Shape]:
-    """Return the shape of the example and, for dynamic sizes, others unlike it.
-
-    No side of the others is a multiple of 16: patches are cropped and windows padded.
-    """
+    """Return the shape of the example and, for dynamic sizes, others: no side a multiple of 16."""
     _, height, width = shape
     if not dynamic:
         return [shape]
@@ -56,8 +52,7 @@ def compare_outputs(
 ) -> list[Row]:
     """Run a file and PyTorch on the same noise, once for each shape.
 
-    The tolerance is the largest difference that passes, as a share of the largest value, or of 1
-    if that is more.
+    The tolerance is a share of the largest value, or of 1 if that is more.
     """
     noise = torch.Generator().manual_seed(0)
     rows = []
@@ -87,44 +82,22 @@ def compare_detections(
     """Match the detections of a file with those of MMDetection on images ``(1, C, H, W)``.
 
     ``run`` returns what ``detector.Detections`` does, ``expected`` what ``detector.detect`` does.
-    Two are equal if their class is the same, their boxes differ by at most 0.1 pixels and their
-    scores by at most the tolerance. 99% of the detections and of their masks have to be equal.
+    Two are equal if their class is the same, and boxes, scores and masks differ by no more than
+    their tolerances. 99% have to be equal.
     """
-    totals = torch.zeros(5, dtype=torch.long)
+    totals = torch.zeros(4, dtype=torch.long)
     for image in images:
-        theirs = expected(image)
-        outputs = run(image)
+        theirs, outputs = expected(image), run(image)
         ours = [output[outputs[1] > 0] for output in outputs]
-        gap = (theirs[1][:, None] - ours[1]).abs()
-        apart = (theirs[0][:, None] - ours[0]).abs().amax(-1)
-        equal = (theirs[2][:, None] == ours[2]) & (apart <= BOX_TOLERANCE) & (gap <= tolerance)
-        # Boxes without area suppress nothing: several can lie in almost one place.
-        order = (gap + apart).masked_fill(~equal, torch.inf).argsort(1).tolist()
-        partner = {index: order[index][0] for index in equal.any(1).nonzero()[:, 0].tolist()}
-        masks = sum(
-            equal_masks(theirs[3][index], ours[3][other], theirs[0][index])
-            for index, other in partner.items()
-        )
+        pairs = zip(theirs, ours, strict=True)
+        boxes, scores, labels, masks = ((a[:, None] - b).abs() for a, b in pairs)
+        equal = (labels == 0) & (scores <= tolerance) & (boxes <= BOX_TOLERANCE).all(-1)
+        equal &= (masks <= MASK_TOLERANCE).flatten(2).all(-1)
         surplus = max(0, len(ours[1]) - len(theirs[1]))
-        totals += torch.tensor([1, len(theirs[1]), surplus, len(partner), masks])
-    columns = ('images', 'detections', 'surplus', 'equal boxes', 'equal masks')
-    row = dict(zip(columns, totals.tolist(), strict=True))
+        totals += torch.tensor([1, len(theirs[1]), surplus, equal.any(1).sum()])
+    row = dict(zip(('images', 'detections', 'surplus', 'equal'), totals.tolist(), strict=True))
     wanted = MATCHED * (row['detections'] + row['surplus'])
-    boxes, masks = row['equal boxes'], row['equal masks']
-    passes = boxes >= wanted and masks >= MATCHED * boxes
-    return [{**row, 'result': passes if wanted else None}]
-
-
-def equal_masks(theirs: Tensor, ours: Tensor, box: Tensor) -> bool:
-    """Compare a mask of the image with the probabilities of one inside its box."""
-    from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
-
-    # As MMDetection does on a CPU: around the box only.
-    inside, place = _do_paste_mask(ours[None, None], box[None], *theirs.shape)
-    pasted = torch.full(theirs.shape, -0.5)
-    pasted[place] = inside[0] - 0.5
-    differ = ((pasted >= 0) != theirs) & (pasted.abs() > MASK_TOLERANCE)
-    return bool(differ.sum() <= MASK_TOLERANCE * ((pasted >= 0) | theirs).sum())
+    return [{**row, 'result': row['equal'] >= wanted if wanted else None}]
 
 
 def comparison_table(rows: Sequence[Row], tolerance: float) -> Table:
@@ -138,44 +111,23 @@ def comparison_table(rows: Sequence[Row], tolerance: float) -> Table:
     return table
 
 
-def with_network(cfg: Config, model: nn.Module, run: Run) -> nn.Module:
-    """Return a copy of a model that runs an exported file as its network.
-
-    What the framework does before and after the network stays: normalization, flip tests, resizing
-    of logits, decoding of heatmaps.
-    """
-    model = copy.deepcopy(model)
-    # Attributes of an instance take precedence over the methods of its class.
-    if framework_of(cfg) == 'mmseg':
-        model.encode_decode = lambda image, metas: run(image)[0]
-    else:
-        model.extract_feat = lambda image: image
-        model.head.forward = lambda image: run(image)[0]
-    return model
-
-
-def score_table(
-    cfg: Config, model: nn.Module, target: Target, files: Sequence[Path], shape: Shape
-) -> Table:
-    """Evaluate PyTorch and each file, and time their networks on one input of a shape."""
-    runs = {file.name: runner(file) for file in files}
-    models = {'PyTorch': model, **{name: with_network(cfg, model, runs[name]) for name in runs}}
+def images_to_compare(cfg: Config, model: nn.Module, size: tuple[int, int]) -> list[Tensor]:
+    """Return images ``(1, C, H, W)`` of the test data that fit into a size, padded to it."""
+    fix = 'detectors are compared on test data: set their path with --cfg-options, or --no-check'
+    settings, padded = split_data(cfg), []
     with quiet(), scope_of(cfg):
-        scores = {name: evaluate(each, cfg) for name, each in models.items()}
-    image = torch.rand(shape[0], target.channels, *shape[1:])
-    threads = torch.get_num_threads()
-    timed = ' x '.join(map(str, shape))
-    table = Table(title='on the test data', caption=f'time of {timed}, {threads} threads')
-    table.add_column('')
-    for name in models:
-        table.add_column(name, justify='right', overflow='fold')
-    for metric in scores['PyTorch']:
-        table.add_row(metric, *(f'{scores[name][metric]:.4g}' for name in models))
-    with torch.inference_mode():
-        timers = [
-            Timer('run(image)', globals={'run': run, 'image': image}, num_threads=threads)
-            for run in (target.expected, *runs.values())
-        ]
-        times = [timer.blocked_autorange(min_run_time=SECONDS).median for timer in timers]
-    table.add_row('time (ms)', *(f'{seconds * 1e3:.1f}' for seconds in times))
-    return table
+        try:
+            if cfg.get('check_data', True):
+                check_dataset(settings)
+        except UserError as error:
+            raise UserError(f'{error} ({fix})') from error
+        dataset = DATASETS.build(settings)
+        chosen = np.linspace(0, len(dataset) - 1, min(COMPARED_IMAGES, len(dataset)), dtype=int)
+        for index in chosen.tolist():
+            image = model.data_preprocessor(pseudo_collate([dataset[index]]), False)['inputs']
+            bottom, right = (side - own for side, own in zip(size, image.shape[2:], strict=True))
+            if bottom >= 0 and right >= 0:
+                padded.append(torch.nn.functional.pad(image, (0, right, 0, bottom)))
+    if not padded:
+        raise UserError(f'no image of the test data fits into {size[0]} x {size[1]} ({fix})')
+    return padded

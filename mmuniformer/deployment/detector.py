@@ -15,15 +15,11 @@ OUTPUT_NAMES = ('boxes', 'scores', 'labels', 'masks')
 
 
 class Detections(nn.Module):
-    """One image of a fixed size to detections, padded to the most that the config keeps.
+    """One image of a fixed size to a Mask R-CNN's detections, as many as the config keeps.
 
     Returns boxes ``(D, 4)`` in pixels (left, top, right, bottom), scores ``(D,)``, labels ``(D,)``
     and masks ``(D, h, w)``: the probability that a pixel of the box belongs to the object. Padding
     entries have score 0 and label -1.
-
-    Args:
-        detector: A Mask R-CNN of MMDetection.
-        shape: Height and width of the image.
     """
 
     def __init__(self, detector: nn.Module, shape: Sequence[int]):
@@ -42,7 +38,7 @@ class Detections(nn.Module):
         maps = self.detector.extract_feat(image)
         proposals, found = self.propose(maps)
         boxes, scores, labels = self.classify(maps, proposals, found)
-        return boxes, scores, labels, self.segment(maps, boxes, labels)
+        return boxes, scores, labels, segment(self.detector, maps, boxes, labels)
 
     def propose(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return proposals ``(P, 4)`` and which of them are not padding, ``(P,)``."""
@@ -87,33 +83,31 @@ class Detections(nn.Module):
             torch.where(found, labels[kept], -1),
         )
 
-    def segment(self, maps: Sequence[Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
-        """Return the mask of each box's label."""
-        roi_head = self.detector.roi_head
-        logits = roi_head.mask_head(pool(roi_head.mask_roi_extractor, maps, boxes))
-        if not roi_head.mask_head.class_agnostic:
-            own = labels.clamp(min=0)[:, None, None, None]
-            logits = logits.gather(1, own.expand(-1, 1, *logits.shape[2:]))
-        return logits[:, 0].sigmoid()
+
+def segment(detector: nn.Module, maps: Sequence[Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
+    """Return the mask of each box's label."""
+    roi_head = detector.roi_head
+    logits = roi_head.mask_head(pool(roi_head.mask_roi_extractor, maps, boxes))
+    if not roi_head.mask_head.class_agnostic:
+        own = labels.clamp(min=0)[:, None, None, None]
+        logits = logits.gather(1, own.expand(-1, 1, *logits.shape[2:]))
+    return logits[:, 0].sigmoid()
 
 
 def detect(model: nn.Module, image: Tensor) -> tuple[Tensor, ...]:
-    """Return boxes, scores, labels and whole masks ``(D, H, W)`` as MMDetection computes them."""
+    """Return boxes, scores and labels as MMDetection finds them, and masks ``(D, h, w)``."""
     from mmdet.structures import DetDataSample
 
     size = tuple(image.shape[2:])
     sizes = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), size)
     sample = DetDataSample(metainfo={**sizes, 'scale_factor': (1.0, 1.0)})
     found = model.predict(image, [sample], rescale=False)[0].pred_instances
-    return found.bboxes, found.scores, found.labels, found.masks
+    masks = segment(model, model.extract_feat(image), found.bboxes, found.labels)
+    return found.bboxes, found.scores, found.labels, masks
 
 
 def check_detector(detector: nn.Module) -> None:
-    """Refuse detectors that ``Detections`` does not compute.
-
-    Raises:
-        UserError: Names the unsupported component.
-    """
+    """Refuse detectors that ``Detections`` does not compute."""
     from mmdet.models import MaskRCNN, RPNHead, SingleRoIExtractor, StandardRoIHead
 
     def refuse(part: str) -> None:

@@ -1,4 +1,4 @@
-"""Exporting a config's model: written, compared with PyTorch, quantized and scored."""
+"""Exporting a config's model: written to a file, which is compared with PyTorch."""
 
 from __future__ import annotations
 
@@ -13,23 +13,17 @@ from torch import nn
 from mmuniformer.apis.config import framework_of, scope_of, split_data, test_image_size
 from mmuniformer.apis.models import build_model, quiet
 from mmuniformer.datasets.checks.config import dataset_meta
-from mmuniformer.datasets.checks.dataset import check_dataset
-from mmuniformer.deployment import comparison, files, images
+from mmuniformer.deployment import comparison, files
 from mmuniformer.deployment.networks import is_detector, make_target
 from mmuniformer.errors import UserError, refuse_existing
 from mmuniformer.models.base import find_backbone
 from mmuniformer.models.weights.files import whole_file
 from mmuniformer.version import __version__
 
-CALIBRATION_IMAGES = 64
-
 
 @dataclass(frozen=True)
 class Options:
-    """The options of ``mmuniformer export``; see its help.
-
-    ``shape`` is (height, width), ``static`` the batch of a file of fixed sizes.
-    """
+    """The options of ``mmuniformer export``: see its help."""
 
     format: str = 'onnx'
     backbone_only: bool = False
@@ -37,70 +31,33 @@ class Options:
     static: int | None = None
     check: bool = True
     tolerance: float = 1e-3
-    int8: bool = False
-    calibrate: Path | None = None
-    score: bool = False
     out: Path | None = None
     force: bool = False
-
-    def validate(self, detects: bool, checkpoint: str | None) -> None:
-        """Refuse options that contradict each other, or a whole detector.
-
-        Raises:
-            UserError: Names the options.
-        """
-        complete = files.FORMATS[self.format].complete
-        if detects and (self.int8 or self.score):
-            raise UserError('--int8 and --score are for segmentors and pose estimators')
-        if detects and (not complete or (self.static or 1) > 1):
-            raise UserError(
-                'a whole detector is exported as ONNX for one image of one size: leave out '
-                '--format and --static, or add --backbone-only'
-            )
-        if self.int8 and (not complete or self.static):
-            raise UserError('--int8 needs --format onnx and no --static')
-        if self.calibrate and not self.int8:
-            raise UserError('--calibrate needs --int8')
-        if self.score and (not complete or self.static or self.backbone_only or checkpoint is None):
-            raise UserError(
-                '--score needs a whole, trained model: give its CHECKPOINT, --format onnx, and '
-                'neither --static nor --backbone-only'
-            )
 
 
 def export(
     cfg: Config, checkpoint: str | None, options: Options, console: Console | None = None
-) -> list[Path]:
-    """Export a config's model.
+) -> Path:
+    """Export a config's model, and return the file that was written.
 
-    Args:
-        cfg: The config.
-        checkpoint: Path or URL of its weights; None for random ones.
-        options: What to write and how.
-        console: Where comparisons are printed.
-
-    Returns:
-        The files that were written.
+    The weights are those of a checkpoint (path or URL), or random. Comparisons are printed.
 
     Raises:
-        UserError: An option does not fit, the model cannot be exported, or the outputs of the file
-            differ from PyTorch's.
-        CheckpointError: The checkpoint cannot be read or belongs to another model.
+        UserError: An option does not fit, the model or checkpoint cannot be used, or the outputs of
+        the
+            file differ from PyTorch's.
     """
     console = console or Console()
     detects = is_detector(cfg, options.backbone_only)
     dynamic = not (options.static or detects)
-    options.validate(detects, checkpoint)
     form = files.FORMATS[options.format]
+    if detects and (not form.detectors or (options.static or 1) > 1):
+        raise UserError(
+            'a whole detector is exported as ONNX for one image of one size: leave out '
+            '--format and --static, or add --backbone-only'
+        )
     files.check_libraries(form.libraries)
-    file, *quantized = output_files(cfg, options)
-    if options.score:
-        for name in ('test_dataloader', 'test_evaluator'):
-            if name not in cfg:
-                raise UserError(f'--score: the config has no {name}')
-        if cfg.get('check_data', True):
-            with quiet(), scope_of(cfg):
-                check_dataset(cfg.test_dataloader.dataset)
+    file = output_file(cfg, options)
     size = options.shape or test_image_size(cfg)
     if dynamic and min(size) < files.MIN_DYNAMIC_SIDE:
         raise UserError(
@@ -119,12 +76,8 @@ def export(
         )
     if checkpoint is None:
         console.print('no CHECKPOINT: the weights are random', style='yellow')
-    calibration = detected = None
-    if options.int8:
-        source = options.calibrate or 'train'
-        calibration = images.images_from(source, cfg, model, CALIBRATION_IMAGES)
     if options.check and detects:
-        detected = images.images_to_compare(cfg, model, size)
+        images = comparison.images_to_compare(cfg, model, size)
     with whole_file(file) as unchecked:
         with console.status(f'writing {file} ...'):
             program = files.trace(target, example, dynamic)
@@ -133,7 +86,7 @@ def export(
             with console.status('comparing it with PyTorch ...'):
                 run, tolerance = form.run(unchecked), options.tolerance
                 if detects:
-                    rows = comparison.compare_detections(run, target.expected, detected, tolerance)
+                    rows = comparison.compare_detections(run, target.expected, images, tolerance)
                 else:
                     shapes = comparison.shapes_to_compare(example, dynamic)
                     rows = comparison.compare_outputs(run, target, shapes, tolerance)
@@ -143,36 +96,23 @@ def export(
                     f'{file} was not written: its outputs differ from those of PyTorch by more '
                     f'than --tolerance {tolerance:g}'
                 )
-    for smaller in quantized:
-        with console.status(f'writing {smaller} ...'), whole_file(smaller) as unfinished:
-            files.write_int8(file, unfinished, calibration)
-    if options.score:
-        with console.status('scoring ...'):
-            table = comparison.score_table(cfg, model, target, [file, *quantized], example)
-        console.print(table)
-    return [file, *quantized]
+    return file
 
 
-def output_files(cfg: Config, options: Options) -> list[Path]:
-    """Return the file to write and, if asked for, its 8-bit form; create their folder.
-
-    Raises:
-        UserError: A file exists, has another suffix, or the folder cannot be created.
-    """
+def output_file(cfg: Config, options: Options) -> Path:
+    """Return the file to write; create its folder."""
     suffix = files.FORMATS[options.format].suffix
     stem = Path(cfg.filename).stem
     name = f'{stem}{"_backbone" * options.backbone_only}{suffix}'
     file = options.out or Path('work_dirs') / stem / name
     if file.suffix != suffix:
         raise UserError(f'--out {file}: the suffix of --format {options.format} is {suffix}')
-    written = [file, *[file.with_stem(f'{file.stem}-int8')] * options.int8]
-    for each in written:
-        refuse_existing(each, options.force)
+    refuse_existing(file, options.force)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f'--out {file}: {error.strerror}; name another folder') from error
-    return written
+    return file
 
 
 def metadata_of(cfg: Config, model: nn.Module, size: tuple[int, int]) -> dict[str, Any]:

@@ -1,15 +1,13 @@
-"""ONNX and torch.export files: writing, quantizing and running them."""
+"""ONNX and torch.export files: writing and running them."""
 
 from __future__ import annotations
 
 import importlib
 import json
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
@@ -26,16 +24,10 @@ MIN_DYNAMIC_SIDE = 2 * TOTAL_STRIDE
 AXES = ('batch', 'channels', 'height', 'width')
 Run = Callable[[Tensor], Outputs]
 """Runs a network on images ``(N, C, H, W)``."""
-QUANTIZED = ['Conv', 'MatMul', 'Gemm']
-"""Operators in integers; attention's products, softmax, norms and GELU stay in float32."""
 
 
 def check_libraries(names: Iterable[str]) -> None:
-    """Import what a format needs.
-
-    Raises:
-        UserError: A library does not import.
-    """
+    """Import what a format needs."""
     for name in names:
         try:
             importlib.import_module(name)
@@ -47,16 +39,7 @@ def check_libraries(names: Iterable[str]) -> None:
 
 
 def trace(target: Target, shape: tuple[int, int, int], dynamic: bool) -> ExportedProgram:
-    """Trace a network.
-
-    Args:
-        target: What to export.
-        shape: Batch, height and width of the example.
-        dynamic: The program also takes other batches and sizes.
-
-    Raises:
-        UserError: The operators depend on the size.
-    """
+    """Trace a network for a batch, height and width; if dynamic, for others as well."""
     batch, height, width = shape
     sizes = None
     if dynamic:
@@ -107,34 +90,6 @@ def write_program(
         torch.export.save(program, file, extra_files={'metadata.json': json.dumps(metadata)})
 
 
-def write_int8(source: Path, file: Path, images: Iterator[Tensor]) -> None:
-    """Write the 8-bit form of an ONNX file: static, with a scale per channel of a weight.
-
-    The ranges of activations are measured on the images, which are normalized.
-    """
-    from onnxruntime import quantization
-
-    class Reader(quantization.CalibrationDataReader):
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            image = next(images, None)
-            return None if image is None else {'image': image.numpy()}
-
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        # Folds the heads' BatchNorm, which would otherwise stay in float32 after each convolution.
-        prepared = Path(folder) / 'prepared.onnx'
-        quantization.quant_pre_process(source, prepared, skip_symbolic_shape=True)
-        quantization.quantize_static(
-            prepared,
-            file,
-            Reader(),
-            op_types_to_quantize=QUANTIZED,
-            per_channel=True,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-            extra_options={'MatMulConstBOnly': True},
-        )
-
-
 def run_onnx(file: Path) -> Run:
     """Return the function that runs an ONNX file on the CPU."""
     import onnxruntime
@@ -161,8 +116,8 @@ class Format(NamedTuple):
     run: Callable[[Path], Run]
     libraries: tuple[str, ...] = ()
     """What has to import."""
-    complete: bool = False
-    """Whether whole detectors, 8-bit forms and scores are offered."""
+    detectors: bool = False
+    """Whether it holds whole detectors."""
 
 
 FORMATS = {
@@ -170,8 +125,3 @@ FORMATS = {
     'torch-export': Format('.pt2', write_program, run_program),
 }
 """By the name that ``--format`` takes."""
-
-
-def runner(file: Path) -> Run:
-    """Return the function that runs a file of the format of its suffix on the CPU."""
-    return next(each for each in FORMATS.values() if each.suffix == file.suffix).run(file)

@@ -74,16 +74,9 @@ def is_detector(cfg: Config, backbone_only: bool) -> bool:
 def make_target(
     cfg: Config, model: nn.Module, backbone_only: bool, shape: tuple[int, int]
 ) -> Target:
-    """Choose what of a model is exported, and fold its backbone.
+    """Choose what of a model in evaluation mode is exported, and fold the backbone of a copy.
 
-    Args:
-        cfg: The model's config.
-        model: In evaluation mode; it is not changed.
-        backbone_only: Leave neck and heads out.
-        shape: Height and width of the images that a detector takes.
-
-    Raises:
-        UserError: Models of this kind cannot be exported.
+    ``shape`` is height and width of the images that a detector takes.
     """
     backbone = find_backbone(model)[1]
     if backbone is None:

@@ -19,18 +19,10 @@ from torch import Tensor
     schema='(Tensor boxes, Tensor scores, float iou, float score, int count) -> (Tensor, Tensor)',
 )
 def nms(boxes: Tensor, scores: Tensor, iou: float, score: float, count: int):
-    """Keep the best boxes that do not overlap a better one.
+    """Keep the best of boxes ``(N, 4)`` with scores ``(N,)`` above ``score``.
 
-    Args:
-        boxes: ``(N, 4)``.
-        scores: ``(N,)``.
-        iou: Overlap above which the worse box is dropped.
-        score: Boxes up to this score are dropped.
-        count: Most boxes to keep.
-
-    Returns:
-        Indices of the kept boxes, best first, padded with 0 to ``(count,)``; and which entries are
-        not padding, ``(count,)``.
+    The worse one of two that overlap by more than ``iou`` is dropped. Returns the indices of the
+    kept boxes, best first, padded with 0 to ``(count,)``; and which are no padding, ``(count,)``.
     """
     from mmcv.ops import nms as mmcv_nms
 

@@ -1,4 +1,4 @@
-"""`mmuniformer export` of whole models: checked, quantized, scored, and used without us."""
+"""`mmuniformer export` of whole models: checked, used without us, and quantized by the recipe."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from PIL import Image
 
 from mmuniformer.apis.config import load_config, scope_of
 from mmuniformer.apis.models import build_model
+from mmuniformer.apis.train import evaluate
 from mmuniformer.cli.export import command
-from mmuniformer.deployment.files import runner
+from mmuniformer.deployment.files import run_onnx
 from mmuniformer.deployment.networks import segment
 
 pytest.importorskip('onnxruntime')
@@ -40,26 +41,38 @@ def write_checkpoint(config, file):
 
 
 def export(config, checkpoint, file, *options):
-    """Run the command; return the rows of its table of scores."""
+    """Run the command, whose comparison passes at three sizes."""
     arguments = [config, checkpoint, '--out', file, *options]
     result = CliRunner(env={'COLUMNS': '200'}).invoke(command, list(map(str, arguments)))
     assert result.exception is None, result.output
     assert result.output.count('passes') == 3, result.output
     assert 'fails' not in result.output
-    rows = [re.findall(r'[^│\s][^│]*', line) for line in result.output.splitlines()]
-    return {name.strip(): [*map(str.strip, cells)] for name, *cells in filter(None, rows)}
+
+
+def score(repository, tmp_path, monkeypatch, checkpoint, file, config):
+    """Evaluate a file by the lines of docs/export.md."""
+    page = (repository / 'docs' / 'export.md').read_text()
+    (lines,) = (
+        block for block in re.findall(r'```python\n(.*?)```', page, re.DOTALL) if 'RUNNERS' in block
+    )
+    lines = lines.replace('CONFIG-int8.onnx', str(file)).replace("'CONFIG'", 'CONFIG')
+    monkeypatch.chdir(tmp_path)
+    given = {'CONFIG': config}
+    exec(lines.replace('weights.pth', str(checkpoint)), given)
+    return given['metrics']
 
 
 @pytest.mark.parametrize('config', SEGMENTORS)
-def test_segmentor_is_scored_as_in_pytorch_and_close_to_it_in_8_bits(toy_root, tmp_path, config):
+def test_segmentor_in_8_bits_by_the_recipe_is_close_and_is_scored(
+    toy_root, tmp_path, config, run_python, repository, monkeypatch
+):
     pytest.importorskip('mmseg')
     checkpoint = write_checkpoint(config, tmp_path / 'weights.pth')
-    file = tmp_path / 'net.onnx'
-    data = [f'{loader}.data_root={toy_root}/ade/' for loader in LOADERS]
-    rows = export(config, checkpoint, file, '--int8', '--score', '--cfg-options', *data)
-    pytorch, exported, _ = rows['mIoU']
-    assert exported == pytorch
-    small = tmp_path / 'net-int8.onnx'
+    file, small = tmp_path / 'net.onnx', tmp_path / 'net-int8.onnx'
+    export(config, checkpoint, file)
+    images = toy_root / 'coco' / 'train2017'
+    done = run_python(repository / 'docs' / 'int8_example.py', file, images, small)
+    assert done.returncode == 0, done.stderr
     assert small.stat().st_size < 0.35 * file.stat().st_size
 
     with scope_of(load_config(config)):
@@ -67,38 +80,45 @@ def test_segmentor_is_scored_as_in_pytorch_and_close_to_it_in_8_bits(toy_root, t
     image = torch.randn(2, 3, 96, 131, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         (wanted,) = segment(model, image)
-    whole, eight = ((runner(each)(image)[0] - wanted).std() for each in (file, small))
+    whole, eight = ((run_onnx(each)(image)[0] - wanted).std() for each in (file, small))
     assert whole < 1e-4 * wanted.std()
     assert 1e-3 * wanted.std() < eight < 0.3 * wanted.std()
 
+    cfg = load_config(config, {f'{loader}.data_root': f'{toy_root}/ade/' for loader in LOADERS})
+    cfg.dump(tmp_path / 'own.py')
+    given = repository, tmp_path, monkeypatch, checkpoint
+    found = score(*given, file, str(tmp_path / 'own.py'))
+    wanted = evaluate(str(tmp_path / 'own.py'), str(checkpoint), work_dir=str(tmp_path / 'run'))
+    assert found['mIoU'] == pytest.approx(wanted['mIoU'], abs=0.1)
 
-def test_pose_estimator_is_calibrated_by_images_and_scored_with_flips(toy_root, tmp_path):
+
+def test_pose_estimator_in_8_bits_by_the_recipe_is_scored_with_flips(
+    toy_root, tmp_path, run_python, repository, monkeypatch
+):
     pytest.importorskip('mmpose')
     checkpoint = write_checkpoint(POSE, tmp_path / 'weights.pth')
-    coco = toy_root / 'coco'
-    rows = export(
-        *(POSE, checkpoint, tmp_path / 'net.onnx', '--int8', '--calibrate', coco / 'val2017'),
-        *('--score', '--cfg-options', f'test_dataloader.dataset.data_root={coco}/'),
-        f'test_evaluator.ann_file={coco}/annotations/person_keypoints_val2017.json',
-        'model.test_cfg.flip_test=True',
-    )
-    pytorch, exported, _ = rows['coco/AR']
-    assert exported == pytorch
-    assert (tmp_path / 'net-int8.onnx').is_file()
+    coco, file, small = toy_root / 'coco', tmp_path / 'net.onnx', tmp_path / 'net-int8.onnx'
+    export(POSE, checkpoint, file)
+    done = run_python(repository / 'docs' / 'int8_example.py', file, coco / 'val2017', small)
+    assert done.returncode == 0, done.stderr
+    options = {
+        'test_dataloader.dataset.data_root': f'{coco}/',
+        'test_evaluator.ann_file': f'{coco}/annotations/person_keypoints_val2017.json',
+        'model.test_cfg.flip_test': True,
+    }
+    load_config(POSE, options).dump(tmp_path / 'own.py')
+    given = repository, tmp_path, monkeypatch, checkpoint
+    found = score(*given, file, str(tmp_path / 'own.py'))
+    wanted = evaluate(str(tmp_path / 'own.py'), str(checkpoint), work_dir=str(tmp_path / 'run'))
+    assert found['coco/AR'] == pytest.approx(wanted['coco/AR'], abs=1e-3)
 
 
-def test_config_whose_types_are_classes(toy_root, tmp_path):
+def test_config_whose_types_are_classes(tmp_path):
     pytest.importorskip('mmseg')
     config = tmp_path / 'new_style.py'
     config.write_text(SEGMENTOR)
     checkpoint = write_checkpoint(config, tmp_path / 'weights.pth')
-    rows = export(
-        *(config, checkpoint, tmp_path / 'net.onnx', '--int8', '--score'),
-        *('--calibrate', toy_root / 'coco' / 'val2017'),
-        *('--cfg-options', f'test_dataloader.dataset.data_root={toy_root}/ade/'),
-    )
-    pytorch, exported, _ = rows['mIoU']
-    assert exported == pytorch
+    export(config, checkpoint, tmp_path / 'net.onnx')
     session = pytest.importorskip('onnxruntime').InferenceSession(tmp_path / 'net.onnx')
     metadata = session.get_modelmeta().custom_metadata_map
     assert metadata['size'] == '[96, 128]'
@@ -122,7 +142,7 @@ def test_mask_rcnn_is_exported_from_image_to_masks(toy_root, tmp_path):
     result = CliRunner(env={'COLUMNS': '200'}).invoke(command, list(map(str, arguments)))
     assert result.exception is None, result.output
     assert 'passes' in result.output
-    boxes, scores, labels, masks = runner(file)(torch.randn(1, 3, 128, 128))
+    boxes, scores, labels, masks = run_onnx(file)(torch.randn(1, 3, 128, 128))
     assert (boxes.shape, masks.shape[1:]) == ((20, 4), (28, 28))
     assert scores.max() > 0.05
     assert set(labels.tolist()) <= {-1, 0, 1, 2}
