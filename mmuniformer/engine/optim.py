@@ -22,19 +22,11 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     else in ``paramwise_cfg`` (``custom_keys``, ``norm_decay_mult``, ...) works as usual. Parameters
     with equal settings share a group.
 
-    Args:
-        optim_wrapper_cfg: As the default constructor's; the optimizer needs ``lr``.
-        paramwise_cfg: As the default constructor's, with ``layer_decay_rate``: the factor from a
-            layer to the one before it, in (0, 1]; 1 changes nothing.
+    ``layer_decay_rate`` is the factor from a layer to the one before it, in (0, 1].
 
     Raises:
-        UserError: ``layer_decay_rate`` is missing or outside (0, 1], the optimizer has no ``lr``,
-            or no part of the model knows the depth of its layers.
-
-    Example:
-        >>> optim_wrapper = dict(
-        ...     constructor='mmuniformer.LayerDecayOptimWrapperConstructor',
-        ...     paramwise_cfg=dict(layer_decay_rate=0.75))
+        UserError: The rate is outside (0, 1], the optimizer has no ``lr``, or no part of the model
+            knows the depth of its layers.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):

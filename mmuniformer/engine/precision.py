@@ -13,8 +13,8 @@ from torch import Tensor, nn
 def keep_interfaces_in_float32(model: nn.Module) -> None:
     """Let the parts of a model hand float32 to each other under autocast.
 
-    Convolutions and matrix products inside them still run in half precision. What lies between
-    (box decoding, RoI pooling, NMS, NumPy) either lacks bf16 or loses accuracy in half precision.
+    Convolutions and products inside still run in half precision. What lies between (box decoding,
+    RoI pooling, NMS, NumPy) lacks bf16 or accuracy.
     """
     for name, module in model.named_modules():
         # A heatmap head's own output goes straight to the decoder, past the hook of the head.

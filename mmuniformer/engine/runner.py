@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from mmuniformer.datasets.checks.config import is_remote
-from mmuniformer.datasets.checks.dataset import check_dataset
+from mmuniformer.datasets.checks.dataset import checked_on_load
 from mmuniformer.datasets.checks.pose import check_outputs
 from mmuniformer.datasets.checks.scoring import check_scoring
 from mmuniformer.engine.checkpoint import unwrapped
@@ -44,11 +44,8 @@ FRAMEWORKS = ('mmdet', 'mmseg', 'mmpose', 'mmuniformer')
 class CheckedRunner(Runner):
     """Check files first: the frameworks fail deep inside, or leave data out silently.
 
-    ``check_data = False`` in the config skips the checks of data. The runner also lets whole
-    models train in bf16 (``train``) and counts accumulated batches (``scale_lr``).
-
-    Example:
-        >>> runner_type = 'mmuniformer.CheckedRunner'
+    ``check_data = False`` in the config skips the checks of data. Whole models train in bf16
+    (``train``), and rates count accumulated batches (``scale_lr``).
     """
 
     def __init__(self, model: nn.Module | dict, work_dir: str, *args: Any, **kwargs: Any):
@@ -99,9 +96,6 @@ class CheckedRunner(Runner):
 
         In bf16 (``optim_wrapper.dtype``) the parts of the model hand float32 to each other, as
         mmcv's operators and NumPy know no bf16.
-
-        Raises:
-            UserError: A file or setting cannot be used; names it and the way out.
         """
         wrapper = self.optim_wrapper
         check_precision(wrapper)
@@ -125,10 +119,9 @@ class CheckedRunner(Runner):
     ) -> None:
         """Scale the rate to the batch size, as mmengine does, but counting accumulated batches.
 
-        mmengine compares the images of one forward pass on all GPUs with ``base_batch_size``, and
-        trains too slowly where an optimizer step takes several. Here both are images a step:
-        ``base_batch_size`` times ``auto_scale_lr.accumulative_counts`` (1 by default) is what the
-        configured rate is for.
+        mmengine counts the images of one forward pass on all GPUs, and trains too slowly where a
+        step takes several. ``base_batch_size`` times ``auto_scale_lr.accumulative_counts`` (1 by
+        default) is what the configured rate is for.
         """
         if auto_scale_lr and 'base_batch_size' in auto_scale_lr:
             counts = getattr(optim_wrapper, '_accumulative_counts', 1)
@@ -150,7 +143,10 @@ class CheckedRunner(Runner):
             return super().test()
 
     def check(self, *splits: str) -> None:
-        """Check the checkpoint, and the data of splits that are still configs, on one process."""
+        """Check, on one process, the checkpoint and the data of splits that are still configs.
+
+        COCO files are checked as the loaders are built: see ``checked_on_load``.
+        """
         if not is_main_process():
             return
         if self._load_from and '://' not in str(self._load_from):
@@ -160,9 +156,12 @@ class CheckedRunner(Runner):
         for split in splits:
             loader = getattr(self, f'_{split}_dataloader')
             if isinstance(loader, Mapping):
-                check_dataset(loader['dataset'])
+                checked = {**loader, 'dataset': checked_on_load(loader['dataset'])}
                 check_outputs(loader['dataset'], unwrapped(self.model))
-            for metric in metrics_of(getattr(self, f'_{split}_evaluator', None)):
+                setattr(self, f'_{split}_dataloader', checked)
+            metrics = getattr(self, f'_{split}_evaluator', None)  # one, several or in an evaluator
+            metrics = metrics.get('metrics', metrics) if isinstance(metrics, Mapping) else metrics
+            for metric in metrics if isinstance(metrics, (list, tuple)) else [metrics]:
                 file = metric.get('ann_file') if isinstance(metric, Mapping) else None
                 if not file or '://' in file or is_remote(metric.get('backend_args')):
                     continue
@@ -230,12 +229,7 @@ class CheckedRunner(Runner):
             ) from error
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Load as mmengine does, and say what is wrong with a file that cannot be loaded.
-
-        Raises:
-            CheckpointError: It is missing, truncated, no checkpoint or of another model, or it
-                should be resumed from and holds weights alone.
-        """
+        """Load as mmengine does, and say what is wrong with a file that cannot be loaded."""
         try:
             checkpoint = super().load_checkpoint(filename, *args, **kwargs)
         except UserError:
@@ -250,13 +244,6 @@ class CheckedRunner(Runner):
                 'load_from, without resume'
             )
         return checkpoint
-
-
-def metrics_of(evaluator: Any) -> list[Any]:
-    """Return the metrics in the config of a metric, of several, or of an evaluator with them."""
-    if isinstance(evaluator, Mapping):
-        evaluator = evaluator.get('metrics', evaluator)
-    return list(evaluator) if isinstance(evaluator, (list, tuple)) else [evaluator]
 
 
 def check_best(names: Sequence[str] | None, metrics: Sequence[BaseMetric]) -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import pickle
 import types
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from mmengine.config import ConfigDict
 from PIL import Image
 
-from mmuniformer.datasets.checks.dataset import check_dataset
+from mmuniformer.datasets.checks.dataset import check_dataset, checked_on_load
 from mmuniformer.datasets.checks.pose import check_outputs
 from mmuniformer.errors import DataError
 
@@ -155,6 +156,9 @@ def test_broken_data_are_named(name, content, message, write, tmp_path):
     assert str(tmp_path) in str(caught.value)
     assert str(caught.value).endswith('set check_data=False in the config.')
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    with pytest.raises(DataError) as loading:
+        build(checked_on_load(dict(type='RepeatDataset', times=1, dataset=write(name, content))))
+    assert str(loading.value) == str(caught.value)
 
 
 BAD_MASKS = {
@@ -335,13 +339,69 @@ def test_size_is_that_of_the_photo_as_it_is_read(turned, write, tmp_path):
         check_dataset(cfg)
 
 
-def test_a_file_is_parsed_once_without_collections(write, monkeypatch):
-    parsed, loads = [], json.loads
-    monkeypatch.setattr(json, 'loads', lambda text: parsed.append(gc.isenabled()) or loads(text))
+@pytest.fixture
+def parses(monkeypatch):
+    """Whether garbage was collected, for each file in JSON that is parsed from now on."""
+    found = []
+    for name in ('load', 'loads'):
+        parse = getattr(json, name)
+
+        def count(source, *args, parse=parse, **options):
+            found.extend([gc.isenabled()] * (parse.__name__ == 'loads'))
+            return parse(source, *args, **options)
+
+        count.__name__ = name
+        monkeypatch.setattr(json, name, count)
+    return found
+
+
+def build(cfg):
+    from mmengine.registry import DATASETS
+
+    dataset = DATASETS.build(cfg)
+    dataset.full_init()
+    return dataset
+
+
+def test_a_file_is_parsed_once_without_collections(write, parses):
     cfg = write('mmdet.CocoDataset', coco(POLYGON), pipeline=MASKS)
     check_dataset(dict(type='RepeatDataset', dataset=cfg))
-    assert parsed == [False]
+    assert parses == [False]
     assert gc.isenabled()
+
+
+PARSED_ONCE = {
+    'det': ('mmdet.CocoDataset', coco(POLYGON), {}),
+    'lazy': ('mmdet.CocoDataset', coco(POLYGON), dict(lazy_init=True)),
+    'pose': ('mmpose.CocoDataset', people(), {}),
+    'bottom-up': ('mmpose.CocoDataset', people(), dict(data_mode='bottomup')),
+}
+
+
+@pytest.mark.parametrize('case', PARSED_ONCE)
+def test_the_check_and_the_framework_parse_a_file_once(case, write, parses):
+    name, content, options = PARSED_ONCE[case]
+    plain = build(write(name, content, **options))
+    parses.clear()
+    cfg = dict(type='ConcatDataset', datasets=[write(name, content, **options)])
+    dataset = build(checked_on_load(cfg)).datasets[0]
+    assert parses == [False]
+    assert gc.isenabled()
+    assert type(dataset) is type(plain)  # nothing of the check stays
+    assert vars(dataset).keys() == vars(plain).keys()
+    assert len(pickle.loads(pickle.dumps(dataset))) == len(plain) == 1
+    assert str(dataset.get_data_info(0)) == str(plain.get_data_info(0))
+
+
+def test_errors_that_no_check_explains_stay(write):
+    from mmdet.datasets import CocoDataset
+
+    class Failing(CocoDataset):
+        def filter_data(self):
+            raise ZeroDivisionError('a bug')
+
+    with pytest.raises(ZeroDivisionError, match='a bug'):
+        build(checked_on_load(write(Failing, coco())))
 
 
 @pytest.mark.parametrize(

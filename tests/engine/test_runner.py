@@ -186,7 +186,7 @@ def test_data_are_checked_before_they_are_built(step, monkeypatch, unbuilt):
     def refuse(cfg):
         raise UserError(f'{cfg["ann_file"]} is empty')
 
-    monkeypatch.setattr('mmuniformer.engine.runner.check_dataset', refuse)
+    monkeypatch.setattr('mmuniformer.engine.runner.checked_on_load', refuse)
     setattr(unbuilt, f'_{step}_dataloader', dict(dataset=dict(ann_file='a.json')))
     with pytest.raises(UserError, match=r'a\.json is empty'):
         getattr(unbuilt, step)()

@@ -14,11 +14,7 @@ from mmuniformer.registry import class_of
 
 
 def dataset_meta(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the classes or keypoints that a dataset's config has, without its files.
-
-    Raises:
-        UserError: Its type is not registered.
-    """
+    """Return the classes or keypoints that a dataset's config has, without its files."""
     kind, metainfo = class_of(dataset, DATASETS), dataset.get('metainfo')
     if kind is None:
         raise UserError(f'dataset.type={dataset["type"]!r} is not registered')
@@ -39,8 +35,8 @@ def unread(cfg: Mapping[str, Any]) -> BaseDataset:
         return registry.build({**cfg, 'pipeline': [], 'lazy_init': True})
 
 
-def nested(cfg: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield the datasets of a config that read files, each with all steps of its samples.
+def nested(cfg: Any) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+    """Yield the datasets of a config that read files, and each with all steps of its samples.
 
     Steps of a wrapper's pipeline follow those of the dataset inside. What is built already is left
     out.
@@ -50,7 +46,7 @@ def nested(cfg: Any) -> Iterator[Mapping[str, Any]]:
     steps = [step for step in cfg.get('pipeline') or () if isinstance(step, Mapping)]
     inner = [cfg['dataset']] if 'dataset' in cfg else cfg.get('datasets')
     if inner is None:
-        yield {**cfg, 'pipeline': steps}
+        yield cfg, {**cfg, 'pipeline': steps}
     for each in inner or ():
-        for dataset in nested(each):
-            yield {**dataset, 'pipeline': [*dataset['pipeline'], *steps]}
+        for leaf, dataset in nested(each):
+            yield leaf, {**dataset, 'pipeline': [*dataset['pipeline'], *steps]}

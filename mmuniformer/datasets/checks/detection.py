@@ -14,7 +14,6 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
-from mmuniformer.datasets.checks.config import unread
 from mmuniformer.datasets.checks.images import FILES_CHECKED, check_images
 from mmuniformer.datasets.checks.tables import Table, as_numbers, fill_in, read_coco
 from mmuniformer.errors import DataError
@@ -33,11 +32,10 @@ MASK = (
 """What the fields of an annotation should be."""
 
 
-def check_coco(cfg: Mapping[str, Any]) -> None:
+def check_coco(cfg: Mapping[str, Any], dataset: BaseDataset, content: Any = None) -> None:
     """Check a dataset in COCO's format; annotations that mmdet leaves out may be as they like."""
-    dataset = unread(cfg)
     path = Path(dataset.ann_file)
-    images, categories, annotations = read_coco(path, pose=False)
+    images, categories, annotations = read_coco(path, content, pose=False)
     annotations = annotations.where(~annotations.flags('ignore'))
     if getattr(dataset, 'fills_in', False):
         annotations.numbers('bbox', 4)
@@ -97,11 +95,7 @@ def far(masks: list[list[list[float]]]) -> bool:
 def check_classes(
     cfg: Mapping[str, Any], dataset: BaseDataset, categories: Table, used: set[Any]
 ) -> set[Any]:
-    """Return the ids of the categories that a dataset takes; ``used`` ones have annotations.
-
-    Raises:
-        DataError: A class is not in the file or there twice, or it would leave annotations out.
-    """
+    """Return the ids of the categories that a dataset takes; ``used`` ones have annotations."""
     path, classes = categories.path, dataset.metainfo.get('classes') or ()
     if isinstance(classes, str):  # mmengine reads a text file, and keeps the name if it fails
         raise DataError(f'metainfo.classes={classes!r}: No such file; or give a list of names')
@@ -138,9 +132,8 @@ def listed(names: Collection[str]) -> str:
     return ', '.join(map(repr, list(names)[:8])) + ', ...' * (len(names) > 8)
 
 
-def check_xml(cfg: Mapping[str, Any]) -> None:
+def check_xml(cfg: Mapping[str, Any], dataset: BaseDataset) -> None:
     """Check the first images of a dataset that has an XML file for each, as Pascal VOC."""
-    dataset = unread(cfg)
     root, path = Path(dataset.sub_data_root), Path(dataset.ann_file)
     try:
         ids = list(filter(None, path.read_text(encoding='utf-8').splitlines()))

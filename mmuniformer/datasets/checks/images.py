@@ -15,11 +15,8 @@ FILES_CHECKED = 16
 def image_size(file: Path) -> tuple[int, int] | None:
     """Return the (width, height) of an image as it is read: after its EXIF rotation.
 
-    Returns:
-        None for a format or size that Pillow refuses and the frameworks may read.
-
-    Raises:
-        OSError: There is no file, or it is no image, empty or truncated.
+    None for a format or size that Pillow refuses and the frameworks may read. Raises ``OSError``
+    where there is no file, or it is no image, empty or truncated.
     """
     import cv2
     from PIL import Image, ImageOps, UnidentifiedImageError
@@ -40,10 +37,7 @@ def check_images(
 ) -> None:
     """Refuse images that are missing, cannot be decoded, or have another size than annotated.
 
-    ``source`` names them: a ``file_name`` each, and perhaps ``width`` and ``height`` in pixels.
-
-    Raises:
-        DataError: Names the first.
+    ``source`` names them: a ``file_name`` each, and perhaps ``width`` and ``height``.
     """
     for image in images[:FILES_CHECKED]:
         file = Path(folder or '', image['file_name'])

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.dataset import Compose
+from mmengine.dataset import BaseDataset, Compose
 from mmengine.fileio import list_dir_or_file
 from torch import nn
 
-from mmuniformer.datasets.checks.config import is_remote, unread
+from mmuniformer.datasets.checks.config import is_remote
 from mmuniformer.datasets.checks.images import FILES_CHECKED, image_size
 from mmuniformer.errors import DataError
 
@@ -20,9 +20,8 @@ NO_CLASS = 65535
 """The highest number of 16 bits, whose lower 8 bits are 255, which no class has."""
 
 
-def check_image_folder(cfg: Mapping[str, Any]) -> None:
+def check_image_folder(cfg: Mapping[str, Any], dataset: BaseDataset) -> None:
     """Refuse a segmentation dataset without images: to build it would fail deep inside."""
-    dataset = unread(cfg)
     folder, suffix = Path(dataset.data_prefix.get('img_path') or ''), dataset.img_suffix
     images = folder.is_dir() and list_dir_or_file(folder, False, suffix=suffix, recursive=True)
     if not images or not any(images):
@@ -36,10 +35,6 @@ def check_label_map(label_map: Path, image: Path) -> None:
     """Refuse a file that is no label map of its image.
 
     mmsegmentation takes the lower 8 bits of what it reads and does not compare sizes.
-
-    Raises:
-        DataError: The file cannot be read, holds colors or other numbers than 0 to 255, or has
-            another size than the image.
     """
     from PIL import Image
 
@@ -68,11 +63,7 @@ def check_label_map(label_map: Path, image: Path) -> None:
 def check_files(dataset: Any) -> None:
     """Refuse a dataset, or a wrapper of some, whose first files are missing or no label maps.
 
-    Label maps count where its pipeline loads them, and are opened where it does so by Pillow, from
-    images that Pillow knows, too. Files on remote storage pass unseen.
-
-    Raises:
-        DataError: Names the file.
+    Label maps are opened where its pipeline loads them by Pillow. Remote files pass unseen.
     """
     if hasattr(dataset, 'dataset') or hasattr(dataset, 'datasets'):
         for inner in getattr(dataset, 'datasets', None) or [dataset.dataset]:
@@ -100,11 +91,7 @@ def check_files(dataset: Any) -> None:
 
 
 def check_names(dataset: Any, head: nn.Module) -> None:
-    """Refuse a dataset that names other than as many classes as the model tells apart.
-
-    Raises:
-        DataError: The metrics would leave the others out without a word.
-    """
+    """Refuse a dataset that names other than as many classes as the model tells apart."""
     names = getattr(dataset, 'metainfo', {}).get('classes')
     if names and len(names) != head.num_classes:
         raise DataError(
@@ -115,11 +102,7 @@ def check_names(dataset: Any, head: nn.Module) -> None:
 
 
 def check_batch(head: nn.Module, batch: dict[str, Any]) -> None:
-    """Refuse a batch with labels that are no class of a decode head.
-
-    Raises:
-        DataError: Names the file and the labels.
-    """
+    """Refuse a batch with labels that are no class of a decode head."""
     samples = batch['data_samples']  # lists of them with test-time augmentation
     for sample in chain.from_iterable(s if isinstance(s, list) else [s] for s in samples):
         if 'gt_sem_seg' not in sample:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 from torch import nn
 
-from mmuniformer.datasets.checks.config import dataset_meta, nested, unread
+from mmuniformer.datasets.checks.config import dataset_meta, nested
 from mmuniformer.datasets.checks.images import check_images
 from mmuniformer.datasets.checks.tables import ID, Table, as_numbers, read_coco
 from mmuniformer.errors import DataError
@@ -23,13 +24,12 @@ DECODERS = {'MSRAHeatmap', 'UDPHeatmap', 'MegviiHeatmap', 'SimCCLabel', 'Regress
 """mmpose's codecs for which a head has one output a keypoint (UDP's combined ones: three)."""
 
 
-def check_pose(cfg: Mapping[str, Any]) -> None:
+def check_pose(cfg: Mapping[str, Any], dataset: BaseDataset, content: Any = None) -> None:
     """Check a COCO-style dataset; annotations that mmpose leaves out may be as they like."""
-    dataset = unread(cfg)
     path, boxes = Path(dataset.ann_file), dataset.bbox_file
     if boxes and '://' not in boxes and not Path(boxes).is_file():
         raise DataError(f'{boxes} does not exist: set dataset.bbox_file to detected boxes, or None')
-    images, _, annotations = read_coco(path, pose=True)
+    images, _, annotations = read_coco(path, content, pose=True)
     if boxes and '://' not in boxes:
         check_box_file(Path(boxes), images)
     has = ['bbox' in e and e.get('keypoints', []) != [] for e in annotations.entries]
@@ -103,17 +103,11 @@ def outputs_of(model: nn.Module) -> Outputs | None:
 
 
 def check_outputs(cfg: Mapping[str, Any], model: nn.Module) -> None:
-    """Refuse keypoint data of another number of keypoints than a pose estimator predicts.
-
-    Heads whose outputs are not counted in keypoints pass.
-
-    Raises:
-        DataError: Names both numbers.
-    """
+    """Refuse data of another number of keypoints than a pose estimator predicts."""
     outputs = outputs_of(model)
     if outputs is None:
         return
-    for dataset in nested(cfg):
+    for _, dataset in nested(cfg):
         count = converted(dataset)
         if count is None and hasattr(class_of(dataset, DATASETS), '_load_metainfo'):
             count = dataset_meta(dataset).get('num_keypoints')

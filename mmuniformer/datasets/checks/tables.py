@@ -22,11 +22,7 @@ ID = (int, float, str)
 
 
 class Table:
-    """A list of entries of an annotation file, and (width, height) of each one's image in pixels.
-
-    Raises:
-        DataError: It is no list of objects; the methods raise it for an entry, which they name.
-    """
+    """Entries of an annotation file, and (width, height) of each one's image in pixels."""
 
     def __init__(self, path: Path, name: str, entries: Any, sizes: np.ndarray | None = None):
         self.path, self.name, self.entries, self.sizes = path, name, entries, sizes
@@ -99,10 +95,7 @@ class Table:
         return found
 
     def inside(self, margin: int = 0, least: int = 0) -> np.ndarray:
-        """Return which boxes have an area in their image, without a right and lower margin.
-
-        Those with a side below ``least`` pixels do not count.
-        """
+        """Return which boxes, of sides from ``least`` up, have area in an image less a margin."""
         x, y, w, h = self.numbers('bbox', 4).T
         width, height = self.sizes.T - margin
         kept = (w >= least) & (np.minimum(x + w, width) > np.maximum(x, 0))
@@ -141,17 +134,14 @@ def fill_in(annotations: Iterable[dict[str, Any]]) -> None:
             annotation['area'] = width * height
 
 
-def read_coco(path: Path, pose: bool) -> tuple[Table, Table, Table]:
-    """Read a file in COCO's format and check how its tables refer to each other.
+def read_coco(path: Path, content: Any, pose: bool) -> tuple[Table, Table, Table]:
+    """Check how the tables of a file in COCO's format, ``content``, refer to each other.
 
-    Returns:
-        Images, categories (none for pose), and annotations with the sizes of their images.
-
-    Raises:
-        DataError: Something in it cannot be used; names it.
+    With None the file is read. Returns images, categories (none for pose), and annotations with the
+    sizes of their images.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes()) if content is None else content
     except (OSError, RecursionError, ValueError) as error:
         raise DataError(
             f'{path} cannot be read as JSON ({error}): correct it, or set dataset.data_root and '

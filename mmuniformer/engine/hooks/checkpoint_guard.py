@@ -26,9 +26,6 @@ class CheckpointGuardHook(Hook):
 
     It also writes the backbone's head_dim, which no shape shows, into the checkpoints of a run,
     and compares it when they are loaded.
-
-    Example:
-        >>> custom_hooks = [dict(type='mmuniformer.CheckpointGuardHook')]
     """
 
     priority = 'VERY_HIGH'

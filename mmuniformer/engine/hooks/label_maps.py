@@ -18,12 +18,8 @@ class MaskGuardHook(Hook):
     """Stop a segmentation run on label maps that would silently spoil it.
 
     Before a run the number of classes and the first files of each dataset are checked, then the
-    labels of each batch. Metrics ignore labels beyond the classes silently, and the loss fails on
-    them deep inside, on a GPU without naming anything. ``check_data = False`` in the config skips
-    all of this.
-
-    Example:
-        >>> custom_hooks = [dict(type='mmuniformer.MaskGuardHook')]
+    labels of each batch: metrics ignore labels beyond the classes, and the loss fails on them deep
+    inside. ``check_data = False`` in the config skips all of this.
     """
 
     def before_run(self, runner: Runner) -> None:

@@ -61,9 +61,6 @@ class RandomStateHook(Hook):
     epoch under ``CheckedRunner``).
     Not part of a checkpoint: gradients accumulated over the end of an epoch, samples that a
     transform keeps (``CachedMosaic``).
-
-    Example:
-        >>> custom_hooks = [dict(type='mmuniformer.RandomStateHook')]
     """
 
     # First: what other hooks draw at the same place, they draw in both runs.
@@ -144,8 +141,7 @@ def seed_workers(loader: DataLoader, seed: int, epoch: int) -> None:
 class EpochSeeds:
     """A ``worker_init_fn`` whose workers seed themselves anew when the epoch changes.
 
-    Persistent workers are started once and hear nothing of epochs. So the epoch lies in shared
-    memory, and a worker looks at it before it loads a batch.
+    Persistent workers hear nothing of epochs: it lies in shared memory, where they look.
     """
 
     def __init__(self, init: partial, seed: int):
