@@ -1,9 +1,8 @@
 """Parameters and FLOPs of a config by the published counting, per component and per stage.
 
-FLOPs here are multiply-adds: convolutions, linear layers and the matrix products of attention,
-without softmax and norms. The published figures of detectors are at 800 x 1280, with box heads on
-1,000 boxes and mask heads on 100; those of segmentors at 512 x 2048, auxiliary heads included;
-those of pose estimators at their input size. Nothing is computed but shapes (meta device).
+FLOPs are multiply-adds of convolutions, linear layers and attention's matrix products. Those of
+detectors are at 800 x 1280, box heads on 1,000 boxes and mask heads on 100, of segmentors at
+512 x 2048 with auxiliary heads. Nothing is computed but shapes (meta device).
 """
 
 from __future__ import annotations
@@ -50,12 +49,9 @@ class Part:
 def complexity(
     cfg: Config, shape: tuple[int, int] | None = None, model: nn.Module | None = None
 ) -> Part:
-    """Count a config's parameters and FLOPs.
+    """Count a config's parameters and FLOPs at an image height and width, by default as published.
 
-    Args:
-        cfg: Config of a detector, segmentor, pose estimator or bare backbone.
-        shape: Image height and width; None takes that of the published figures.
-        model: The config's model on the meta device, if it cannot be built there.
+    ``model`` is the config's on the meta device, if it cannot be built there.
 
     Raises:
         UserError: The config names no model, or ``shape`` is needed and missing or too small.
@@ -170,9 +166,9 @@ def count_backbone(backbone: nn.Module, images: Tensor) -> tuple[tuple[Tensor, .
 
 
 def find_published(cfg: Config, shape: tuple[int, int], flops: int) -> dict[str, Any] | None:
-    """Compare a count with the metafile beside the config; None if it has no figure at this size.
+    """Compare a count with the metafile beside the config, ``flops`` in billions; None without one.
 
-    ``follows`` is whether the figure, ``flops`` in billions, is known to follow from this count.
+    ``follows`` is whether the figure is known to follow from this count.
     """
     figures = (find_model(cfg.filename, Layout.of(cfg).name) or {}).get('Metadata') or {}
     if 'FLOPs (G)' not in figures or shape != published_shape(cfg):

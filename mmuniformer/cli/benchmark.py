@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
 from mmengine.config import Config
+from mmengine.registry import DATASETS
 from rich.console import Console
 
 from mmuniformer.analysis.benchmark import report
 from mmuniformer.analysis.benchmark.cases import PROFILES, SWITCHES, Settings, parse_profiles
 from mmuniformer.analysis.benchmark.run import make_cases, measure_cases
-from mmuniformer.analysis.benchmark.scores import check_data
 from mmuniformer.analysis.complexity import published_shape
 from mmuniformer.analysis.layouts import TEST_LAYOUTS, Layout, backbone_settings, layouts_of
 from mmuniformer.apis.config import TASKS, framework_of, load_config, scope_of
 from mmuniformer.cli.options import ConfigCommand, cfg_options, device
+from mmuniformer.datasets.checks.dataset import check_dataset
+from mmuniformer.datasets.checks.label_maps import check_files
 from mmuniformer.errors import UserError, refuse_existing
 from mmuniformer.models.arch import UNIFORMER, UNIFORMER_LIGHT
 
@@ -38,11 +41,7 @@ def config_of(task: str, network: str, cfg_options: dict[str, Any]) -> Config:
         cfg = Config({'model': {'backbone': settings}})
         cfg.merge_from_dict(cfg_options)
     else:
-        try:
-            cfg = load_config(network, cfg_options)
-        except UserError as error:
-            hint = f'; archs are {", ".join(ARCHS)}' if task == 'backbone' else ''
-            raise UserError(f'{error}{hint}') from error
+        cfg = load_config(network, cfg_options)
     if task != 'backbone' and framework_of(cfg) != TASKS[task].scope:
         raise UserError(f'{network} is not a config of a {TASKS[task].model}')
     if 'model' not in cfg or not Layout.of(cfg).name:
@@ -82,14 +81,10 @@ def config_of(task: str, network: str, cfg_options: dict[str, Any]) -> Config:
 @click.option('--operators', is_flag=True, help='Also split the time by kind of operator.')
 @device
 @click.option('--against', is_flag=True, help='Also measure Swin-T, ConvNeXt-T and ResNet-50.')
-@click.option(
-    '--data/--no-data', default=None,
-    help='Also evaluate on the test data (segmentors with CHECKPOINT).  [default: if possible]',
-)  # fmt: skip
-@click.option('--json', 'as_json', is_flag=True, help='Print JSON instead of a table.')
+@click.option('--no-data', is_flag=True, help='Do not evaluate a segmentor with CHECKPOINT.')
 @click.option(
     '--out', type=click.Path(path_type=Path), metavar='DIR',
-    help='Folder for benchmark.json and benchmark.csv.  [default: work_dirs/CONFIG/benchmark]',
+    help='Folder for benchmark.json.  [default: work_dirs/CONFIG/benchmark]',
 )  # fmt: skip
 @click.option('--force', is_flag=True, help='Replace the figures of an earlier run.')
 @cfg_options
@@ -98,23 +93,23 @@ def command(
     profiles: str | None, train: bool, step: bool, amp: str | None,
     layouts: str | None, shapes: tuple[tuple[int, int], ...],
     batch_size: int, repeats: int, operators: bool, device: str | None, against: bool,
-    data: bool | None, as_json: bool, out: Path | None, force: bool,
+    no_data: bool, out: Path | None, force: bool,
 ) -> None:  # fmt: skip
     """Measure time, memory, FLOPs and accuracy side by side.
 
     \b
     TASK is one of:
-      backbone  a backbone alone: NETWORK is an arch (small, light-xs, ...) or a config
+      backbone  a backbone alone: NETWORK is an arch (nano, small, small_plus, base, base_ls,
+                large, light-nano, light-xs, light-xxs) or a config
       det       a detector: heads on 1,000 proposals, masks on 100, as FLOPs are counted
       seg       a segmentor, from the normalized image to its label map
       pose      a pose estimator, from the cropped and normalized image to heatmaps
 
     NETWORK is a config, by path or name. Without CHECKPOINT the weights are random. For segmentors
-    the default profile is `fused`, and a global stage 3 is compared with w32 and h32.
+    the default profile is `fused`, a global stage 3 is compared with w32 and h32, and with
+    CHECKPOINT they are also evaluated on the test data.
     """  # noqa: D301
-    scored = task == 'seg' and bool(checkpoint) and not train if data is None else data
-    if scored and (task != 'seg' or train or not checkpoint):
-        raise UserError('--data: give a segmentor and its CHECKPOINT, and leave --train out')
+    scored = task == 'seg' and checkpoint is not None and not (train or no_data)
     if checkpoint and task == 'backbone':
         raise UserError('a backbone is measured without CHECKPOINT: leave it out')
     if step and (task == 'backbone' or not train):
@@ -137,21 +132,19 @@ def command(
     )  # fmt: skip
     cases, absent = make_cases(cfg, settings, layouts_of(cfg, layouts), chosen, against)
     out = out or Path('work_dirs', config, 'benchmark')
-    files = out / 'benchmark.json', out / 'benchmark.csv'
-    refuse_existing(files, force)
+    file = out / 'benchmark.json'
+    refuse_existing(file, force)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f'--out {out}: {error.strerror}; name another folder') from error
-    if scored:
-        check_data(cfg)
-    console = Console(stderr=as_json)
+    console = Console()
     with scope_of(cfg):
+        if scored and cfg.get('check_data', True):
+            check_dataset(cfg.test_dataloader.dataset)
+            check_files(DATASETS.build(cfg.test_dataloader.dataset))
         rows, rates = measure_cases(cases, settings, console, scored)
     record = report.make_record([*rows, *absent], settings, rates)
-    report.write(record, files)
-    if as_json:
-        click.echo(files[0].read_text(encoding='utf-8'), nl=False)
-    else:
-        report.show(record, console)
-        console.print(f'written to {files[0]} and {files[1]}', soft_wrap=True)
+    file.write_text(json.dumps(record, indent=2) + '\n', encoding='utf-8')
+    report.show(record, console)
+    console.print(f'written to {file}', soft_wrap=True)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +19,7 @@ from mmuniformer.apis.models import build_model, quiet
 from mmuniformer.engine.precision import keep_interfaces_in_float32
 from mmuniformer.errors import UserError
 from mmuniformer.models.base import find_backbone
-from mmuniformer.models.execution import remove_policies
+from mmuniformer.models.execution import set_policies
 
 SEED = 0
 OBJECTS = 10
@@ -133,7 +132,7 @@ class Case:
         if profile:
             backbone = find_backbone(model)[1]
             if not profile.policies:
-                remove_policies(backbone)
+                set_policies(backbone, fused_attn=False, policies={})
             if profile.deploy and not self.training:
                 backbone.switch_to_deploy()
             if profile.compiled:
@@ -196,10 +195,10 @@ class Case:
         return train if self.training else infer
 
     def outputs(self, model: nn.Module, shape: Shape) -> list[Tensor]:
-        """Return tensors that should be alike in all profiles.
+        """Return tensors that should be alike in all profiles: in training the losses.
 
-        Maps of the backbone; of the neck for a detector, whose proposals turn on small differences;
-        scores of segmentors and heatmaps; in training the losses.
+        Else maps of the backbone, of a detector the neck's (proposals turn on small differences),
+        scores of segmentors, heatmaps.
         """
         inputs, task = self.inputs(model, shape), self.settings.task
         torch.manual_seed(SEED)
@@ -218,7 +217,7 @@ class Case:
 
     def prepare(self, shape: Shape) -> Callable[[], Any]:
         """Build the model and return the call to measure, for a fresh process."""
-        with measuring():
+        with quiet(prints=True):
             model = self.build()
             # Compiled code is made for one size.
             compiled = self.profile is not None and self.profile.compiled
@@ -248,19 +247,3 @@ def annotate(task: str, model: nn.Module, images: int, shape: Shape) -> list[Any
 
     maps = torch.randint(model.num_classes, (images, 1, *shape))
     return [SegDataSample(gt_sem_seg=PixelData(data=labels)) for labels in maps]
-
-
-@contextmanager
-def measuring() -> Iterator[None]:
-    """Silence the frameworks; report ``torch.compile`` by its own reason."""
-    from torch._dynamo.exc import TorchDynamoException
-
-    try:
-        with quiet(prints=True):  # the progress of scores, too
-            yield
-    except TorchDynamoException as error:
-        reason = str(error).strip().partition('\n')[0]
-        raise UserError(
-            f'profile compile: torch.compile failed with {type(error).__name__}: {reason}; '
-            'leave compile out of --profiles to measure the others'
-        ) from error

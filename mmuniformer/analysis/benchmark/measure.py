@@ -7,7 +7,6 @@ import ctypes
 import gc
 import importlib.metadata
 import multiprocessing
-import os
 import platform
 import sys
 import time
@@ -39,10 +38,7 @@ def interleaved(
     calls: Mapping[Hashable, Callable[[], Any]], repeats: int, device: torch.device,
     console: Console | None = None,
 ) -> dict[Hashable, list[float]]:  # fmt: skip
-    """Return the seconds of calls in turn, after one untimed round.
-
-    So a change of the machine's pace affects all of them alike.
-    """
+    """Return the seconds of calls in turn, after an untimed round: the machine's pace is shared."""
     seconds = {name: [] for name in calls}
     for repeat in track(range(repeats + 1), 'time', console=console, disable=console is None):
         for name, call in calls.items():
@@ -81,8 +77,8 @@ def peak_memory_on_gpu(call: Callable[[], Any], device: torch.device) -> tuple[i
 def peak_memory_on_cpu(prepare: Callable[..., Callable[[], Any]], *args: Any) -> tuple[int, int]:
     """Return how many bytes a fresh process grows by during a call that ``prepare`` returns there.
 
-    And the peak of the process. Where the system cannot forget the peak of ``prepare`` (other than
-    Linux), the growth is 0 if the call stays below it.
+    And its peak. Where the system cannot forget the peak of ``prepare`` (other than Linux), the
+    growth is 0 if the call stays below it.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as process:
         return process.submit(prepare_and_measure, prepare, *args).result()
@@ -153,9 +149,6 @@ def machine(device: torch.device) -> dict[str, Any]:
     return {
         'device': torch.cuda.get_device_name(device) if device.type == 'cuda' else name,
         'threads': torch.get_num_threads(),
-        'cores': os.cpu_count(),
         'system': platform.platform(),
-        'python': platform.python_version(),
-        'cuda': torch.version.cuda,
         'versions': {name: installed[name] for name in DISTRIBUTIONS if name in installed},
     }

@@ -1,13 +1,10 @@
-"""Rows of a benchmark, and what is made of them: a table, JSON and CSV."""
+"""Rows of a benchmark, and what is made of them: a table and JSON."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,10 +17,7 @@ from mmuniformer.analysis.benchmark.cases import Settings
 
 
 def figure(header: str, form: str = '{}', differing: str | None = None) -> Any:
-    """Declare a figure of a row by its column's header and format.
-
-    Tables leave the column out where all rows have the same figure of the name ``differing``.
-    """
+    """Declare a figure of a row; tables leave it out where all rows agree in ``differing``."""
     metadata = {'header': header, 'form': form, 'differing': differing}
     return dataclasses.field(default=None, metadata=metadata)
 
@@ -39,8 +33,6 @@ class Row:
     mAcc: float | None = figure('mAcc', '{:.2f}')
     aAcc: float | None = figure('aAcc', '{:.2f}')
     ms: float | None = figure('ms', '{:.1f}')  # median of the rounds
-    fastest_ms: float | None = None
-    slowest_ms: float | None = None
     spread: float | None = figure('spread', '{:.0%}')  # slowest less fastest, over the median
     images_per_second: float | None = figure('img/s', '{:.2f}')
     ns_per_pixel: float | None = figure('ns/pixel', '{:.0f}', 'size')
@@ -79,7 +71,7 @@ def compare_with_plain(rows: Sequence[Row]) -> None:
 
 
 def make_record(rows: list[Row], settings: Settings, rates: dict[str, float]) -> dict[str, Any]:
-    """Put rows, settings, rates (see ``measure_cases``) and machine together, as written."""
+    """Put rows, settings, rates (see ``measure_cases``) and machine together."""
     return {
         'time': datetime.now(timezone.utc).isoformat(timespec='seconds'),
         'settings': dataclasses.asdict(settings),
@@ -116,20 +108,6 @@ def caption(record: Mapping[str, Any]) -> str:
     return f'{text} Times: {runs}. Matrix product: {rates} multiply-adds per second.'
 
 
-def legend(record: Mapping[str, Any]) -> str:
-    """Return what the columns of a table mean."""
-    known = {name for row in record['rows'] for name, value in row.items() if value is not None}
-    sentences = {
-        'times_floor': 'x floor: time over that of the multiply-adds in a matrix product.',
-        'of_rate': "of rate: pace of plain's multiply-adds over that of the matrix product.",
-        'dense_ms': 'dense to rest: ms by kind of operator, of one call under the profiler.',
-        'peak_mb': 'peak MB: growth during the call.',
-        'gflops': 'GFLOPs: multiply-adds of one image forward.',
-        'difference': "difference: largest from plain's outputs, over the largest output.",
-    }
-    return ' '.join(text for name, text in sentences.items() if name in known)
-
-
 def show(record: Mapping[str, Any], console: Console) -> None:
     """Print a record as a table."""
     settings, rows = record['settings'], record['rows']
@@ -140,7 +118,7 @@ def show(record: Mapping[str, Any], console: Console) -> None:
     table = Table(
         title=f'{settings["config"]}, {layouts}: {rows[0]["params_m"]:.2f}M parameters, '
         f'{settings["mode"]} at {sizes}',
-        caption=f'{caption(record)}\n{legend(record)}', caption_justify='left',
+        caption=caption(record), caption_justify='left',
         box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False,
     )  # fmt: skip
     header, *lines = table_of(rows)
@@ -151,12 +129,3 @@ def show(record: Mapping[str, Any], console: Console) -> None:
     # Lines that the terminal breaks can still be read, columns that are cut cannot.
     console.width = 1000
     console.print(table)
-
-
-def write(record: Mapping[str, Any], files: tuple[Path, Path]) -> None:
-    """Write a record as JSON, and its rows as CSV."""
-    files[0].write_text(json.dumps(record, indent=2) + '\n', encoding='utf-8')
-    with files[1].open('w', newline='', encoding='utf-8') as file:
-        writer = csv.DictWriter(file, list(record['rows'][0]))
-        writer.writeheader()
-        writer.writerows(record['rows'])

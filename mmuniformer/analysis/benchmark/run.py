@@ -8,20 +8,22 @@ from collections.abc import Sequence
 
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmuniformer.analysis.benchmark import measure
 from mmuniformer.analysis.benchmark.baselines import baseline_cases
-from mmuniformer.analysis.benchmark.cases import Case, Profile, Settings, Shape, measuring
+from mmuniformer.analysis.benchmark.cases import Case, Profile, Settings, Shape
 from mmuniformer.analysis.benchmark.report import Row, compare_with_plain, ratio
-from mmuniformer.analysis.benchmark.scores import evaluate
 from mmuniformer.analysis.benchmark.step import multiply_adds
 from mmuniformer.analysis.complexity import complexity
 from mmuniformer.analysis.layouts import Layout
 from mmuniformer.analysis.metafile import stated_accuracy
-from mmuniformer.apis.models import build_model
+from mmuniformer.apis.models import build_model, quiet
+from mmuniformer.datasets.checks.label_maps import check_batch
 
 MEGABYTE = 1 << 20
 SCORES = ('mIoU', 'mAcc', 'aAcc')
@@ -44,13 +46,10 @@ def make_cases(
 def measure_cases(
     cases: Sequence[Case], settings: Settings, console: Console, scored: bool = False
 ) -> tuple[list[Row], dict[str, float]]:
-    """Return a row for each size and case, and the multiply-adds a second of matrix products.
-
-    With ``scored`` models of ours are scored on their config's test data.
-    """
+    """Return a row for each size and case, and the multiply-adds a second of matrix products."""
     device = torch.device(settings.device)
     places = list(itertools.product(settings.shapes, range(len(cases))))
-    with measuring():
+    with quiet(prints=True):  # the progress of scores, too
         models = [case.build() for case in cases]
         scores = [{} for _ in cases]
         for index, case in enumerate(cases):
@@ -106,13 +105,29 @@ def measure_cases(
     return rows, rates
 
 
+def evaluate(
+    model: nn.Module, cfg: Config, console: Console | None = None, name: str = 'scores'
+) -> dict[str, float]:
+    """Score a model on the config's test data; metrics by the names that its framework gives."""
+    head = getattr(model, 'decode_head', None) if cfg.get('check_data', True) else None
+    loader = Runner.build_dataloader(cfg.test_dataloader)
+    evaluator = Evaluator(cfg.test_evaluator)
+    evaluator.dataset_meta = loader.dataset.metainfo
+    with torch.inference_mode():
+        for batch in track(loader, name, console=console, disable=console is None):
+            if head is not None:
+                check_batch(head, batch)
+            evaluator.process(model.test_step(batch), batch)
+    found = evaluator.evaluate(len(loader.dataset))
+    return {metric: float(value) for metric, value in found.items()}
+
+
 def set_times(
     row: Row, seconds: Sequence[float], settings: Settings, shape: Shape, rate: float
 ) -> None:
     """Set what follows from the times of a row; ``rate`` is multiply-adds a second."""
-    median, fastest, slowest = statistics.median(seconds), min(seconds), max(seconds)
-    row.ms, row.fastest_ms, row.slowest_ms = median * 1e3, fastest * 1e3, slowest * 1e3
-    row.spread = (slowest - fastest) / median
+    median = statistics.median(seconds)
+    row.ms, row.spread = median * 1e3, (max(seconds) - min(seconds)) / median
     row.images_per_second = settings.batch_size / median
     row.ns_per_pixel = median * 1e9 / (settings.batch_size * shape[0] * shape[1])
     # Backward has two products for each of forward.
@@ -123,10 +138,7 @@ def set_times(
 
 
 def difference(outputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> float | None:
-    """Return the largest difference of any element over the largest wanted one; None if that is 0.
-
-    Not a number where an output is not.
-    """
+    """Return the largest difference over the largest wanted element; None if that is 0."""
     pairs = [(a.double(), b.double()) for a, b in zip(outputs, wanted, strict=True)]
     # Not Python's max, which passes over NaN.
     found = torch.stack([(a - b).abs().max() for a, b in pairs]).max()

@@ -44,26 +44,17 @@ POLICIES = {
 }
 
 
-def set_policies(network: nn.Module, fused_attn: bool = True, recomputed: str = 'parts') -> None:
+def set_policies(
+    network: nn.Module, fused_attn: bool = True, recomputed: str = 'parts', policies: Any = POLICIES
+) -> None:
     """Let the modules of a network run by their policies.
 
-    Args:
-        network: A block, or what holds blocks.
-        fused_attn: Whether attention runs by the fused kernel.
-        recomputed: What training recomputes of a block in backward: nothing, parts or all.
+    Attention runs by the fused kernel or plainly; training recomputes nothing, parts or all of a
+    block in backward. Without policies all run by their plain forward.
     """
     for module in network.modules():
         if isinstance(module, PolicyModule):
-            module.policy = POLICIES.get(type(module))  # others, such as subclasses, run plainly
+            module.policy = policies.get(type(module))  # others, such as subclasses, run plainly
             module.recomputed = recomputed
         elif isinstance(module, GlobalMHRA):
             module.attention = fused_attention if fused_attn else plain_attention
-
-
-def remove_policies(network: nn.Module) -> None:
-    """Let a network run by its plain forward alone."""
-    for module in network.modules():
-        if isinstance(module, PolicyModule):
-            module.policy = None
-        elif isinstance(module, GlobalMHRA):
-            module.attention = plain_attention

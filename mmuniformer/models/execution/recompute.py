@@ -29,14 +29,10 @@ from mmuniformer.models.hourglass import HourglassBlock, TokenState, cls_row
 def recompute(block: nn.Module, function: Callable[..., Any], *args: Any) -> Any:
     """Call ``function``, keeping only ``args`` for its backward, not what it computes inside.
 
-    The second forward stops as soon as backward has what it needs (PyTorch's early stop), so that
-    of ``linear(gelu(x))`` the GELU alone is repeated.
-
-    Args:
-        block: The module that ``function`` runs, or runs a part of. The running statistics of its
-            BatchNorms are updated once.
-        function: Called once now and once in backward, with the same random numbers.
-        args: Its arguments.
+    It is called once now and once in backward, with the same random numbers. The second forward
+    stops as soon as backward has what it needs (PyTorch's early stop), so that of
+    ``linear(gelu(x))`` the GELU alone is repeated. BatchNorms of ``block``, of which it runs a
+    part, count once.
     """
     if is_compiling():  # accepts no contexts, and its second forward has no side effects
         return checkpoint(function, *args, use_reentrant=False)

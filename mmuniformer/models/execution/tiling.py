@@ -57,12 +57,10 @@ TILED = {LocalBlock: tiled_local, GlobalBlock: tiled_global}
 
 
 def by_tiles(function: Callable[[Tensor], Tensor], x: Tensor, reach: int) -> Tensor:
-    """Return ``function(x)``, of large maps in tiles of whole rows.
+    """Return ``function(x)`` of a map ``(B, C, H, W)``; of a large one in tiles of whole rows.
 
-    Args:
-        function: Keeps the shape; a pixel depends on ``reach`` rows above and below it.
-        x: Map ``(B, C, H, W)``.
-        reach: Rows that are computed twice, on either side of a tile.
+    It keeps the shape, and a pixel depends on ``reach`` rows above and below it, which are
+    computed twice.
     """
     height = max(1, CACHED_TILE // (x.shape[1] * x.shape[3]))
     if height >= x.shape[2]:
@@ -80,12 +78,9 @@ def by_tiles(function: Callable[[Tensor], Tensor], x: Tensor, reach: int) -> Ten
 def add_ffn(
     block: LocalBlock | GlobalBlock, tokens: Tensor, as_input: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Add the FFN's branch to tokens in place, to as many at a time as fit the cache.
+    """Add the FFN's branch to tokens ``(B, H, W, C)`` in place, as many at a time as fit the cache.
 
-    Args:
-        block: Whose FFN it is.
-        tokens: ``(B, H, W, C)``; nothing else reads them.
-        as_input: Reshapes tokens ``(M, C)`` to the input of the FFN.
+    Nothing else reads them. ``as_input`` reshapes tokens ``(M, C)`` to the input of the FFN.
     """
     tokens = tokens.contiguous()
     for tile in tokens.flatten(0, 2).split(max(1, CACHED_VALUES // block.mlp.width)):

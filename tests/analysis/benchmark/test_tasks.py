@@ -12,11 +12,10 @@ from new_style import write_new_style
 
 from mmuniformer.analysis.benchmark import measure
 from mmuniformer.analysis.benchmark.baselines import BASELINES, baseline_cases, in_place
-from mmuniformer.analysis.benchmark.cases import OBJECTS, Settings, annotate, measuring
-from mmuniformer.analysis.benchmark.report import legend
+from mmuniformer.analysis.benchmark.cases import OBJECTS, Settings, annotate
 from mmuniformer.analysis.metafile import stated_accuracy
 from mmuniformer.apis.config import find_config, load_config
-from mmuniformer.cli.benchmark import command, config_of
+from mmuniformer.cli.benchmark import ARCHS, command, config_of
 from mmuniformer.errors import UserError
 
 pytestmark = pytest.mark.frameworks
@@ -75,21 +74,20 @@ def test_backbone_in_profiles_layouts_and_sizes(tmp_path, in_process):
     for row in rows:
         assert row['of_plain'] == 1
         assert row['difference'] <= (1e-5 if row['profile'] == 'deploy' else 0)
-        assert row['fastest_ms'] <= row['ms'] <= row['slowest_ms']
+        assert row['spread'] == 0 < row['ms']
     assert rows[0]['gflops'] < rows[4]['gflops']
 
 
-def test_json_is_the_files(tmp_path, in_process):
+def test_record_is_in_the_file_and_shown(tmp_path, in_process):
     result = benchmark(
         'backbone', 'light-nano', '--profiles', 'fused', '--shape', 64, 64, '--repeats', 0,
-        '--out', tmp_path, '--device', 'cpu', '--json', '--operators',
+        '--out', tmp_path, '--device', 'cpu', '--operators',
     )  # fmt: skip
-    assert result.stdout == (tmp_path / 'benchmark.json').read_text()
-    record = json.loads(result.stdout)
+    record = json.loads((tmp_path / 'benchmark.json').read_text())
     assert record['settings']['mode'] == 'inference'
     assert record['rates'] == {}
     assert record['rows'][0]['dense_ms'] > 0
-    assert 'dense to rest' in legend(record)
+    assert 'depthwise' in result.stdout
     assert record['rows'][0]['ms'] is None
     assert record['rows'][0]['layout'] == 'hourglass'
 
@@ -143,7 +141,6 @@ def test_an_arch_makes_a_config(name, kind, arch):
     ('arguments', 'message'),
     [
         (['backbone', 'nanoo'], 'nanoo: no such file, and no shipped config has that name'),
-        (['backbone', 'nanoo'], 'archs are nano, small, '),
         (['backbone', 'nano', '--cfg-options', 'model.backbone.with_cp=True'], 'by --profiles'),
         (
             ['det', SHIPPED['det'], '--cfg-options', 'model.backbone.fused_attn=False'],
@@ -159,7 +156,6 @@ def test_an_arch_makes_a_config(name, kind, arch):
         (['det', TOYS['pose']], 'is not a config of a detector'),
         (['pose', TOYS['det']], 'is not a config of a pose estimator'),
         (['backbone', 'nano', 'any.pth'], 'without CHECKPOINT'),
-        (['pose', TOYS['pose'], 'any.pth', '--data'], 'give a segmentor'),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, message, tmp_path):
@@ -169,12 +165,17 @@ def test_what_does_not_fit_is_refused(arguments, message, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_a_failing_compilation_is_reported_by_its_own_reason(tmp_path, monkeypatch):
+def test_help_lists_the_archs():
+    text = ' '.join(benchmark('--help').output.split())
+    assert all(f' {arch}' in text for arch in ARCHS)
+
+
+def test_a_failing_compilation_keeps_its_own_reason(tmp_path, monkeypatch):
     def compile(self, **options):
         self._compiled_call_impl = refuse
 
     def refuse(*arguments):
-        raise TorchDynamoException('unsupported: context_fn\n\nfrom user code: ...')
+        raise TorchDynamoException('unsupported: context_fn')
 
     from torch._dynamo.exc import TorchDynamoException
 
@@ -183,9 +184,7 @@ def test_a_failing_compilation_is_reported_by_its_own_reason(tmp_path, monkeypat
         'backbone', 'nano', '--profiles', 'compile', '--shape', 64, 64, '--device', 'cpu',
         '--out', tmp_path, '--repeats', 1,
     )  # fmt: skip
-    assert isinstance(result.exception, UserError)
-    assert 'unsupported: context_fn; leave compile out' in str(result.exception)
-    assert 'C++' not in str(result.exception)
+    assert isinstance(result.exception, TorchDynamoException)
 
 
 @pytest.mark.parametrize(
@@ -213,11 +212,6 @@ def test_a_config_of_a_bare_backbone_is_measured(tmp_path, in_process):
     assert [row['layout'] for row in rows] == ['w4', 'w4']
     assert rows[0]['params_m'] == 473_824 / 1e6
     assert 0 < rows[1]['difference'] < 1e-5
-
-
-def test_other_failures_keep_their_own_type():
-    with pytest.raises(RuntimeError, match='^other$'), measuring():
-        raise RuntimeError('other')
 
 
 def test_memory_that_does_not_grow_ends_no_benchmark(tmp_path, monkeypatch):

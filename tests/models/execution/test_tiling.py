@@ -8,7 +8,7 @@ from torch import nn
 
 from mmuniformer.models import UniFormer, UniFormerLight, layers
 from mmuniformer.models.blocks import LocalBlock
-from mmuniformer.models.execution import attention, remove_policies, set_policies, tiling
+from mmuniformer.models.execution import attention, set_policies, tiling
 from mmuniformer.models.mhra import plain_attention
 
 
@@ -58,7 +58,7 @@ def test_a_network_without_policies_gives_the_same(backbone):
     model = filled(backbone, layer_scale_init_value=0.5)
     x = reference.formula_image((2, 3, 75, 112)).float()
     outs = model(x)
-    remove_policies(model)
+    set_policies(model, fused_attn=False, policies={})
     assert not any(m.policy for m in model.modules() if isinstance(m, layers.PolicyModule))
     for out, ref in zip(outs, model(x), strict=True):
         assert (out - ref).abs().max() <= 1e-5 * ref.abs().max()
