@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmuniformer.models.arch import ATTENTION_STAGES
 from mmuniformer.models.base import StagedBackbone
 from mmuniformer.models.blocks import GlobalBlock, tokens_of
-from mmuniformer.models.hourglass import HourglassBlock, TokenState
+from mmuniformer.models.hourglass import HourglassBlock
 from mmuniformer.models.mhra import GlobalMHRA, attention_weights, count_windows, partition, reverse
 
 Place = tuple[int, int]
@@ -32,27 +32,16 @@ class Record:
     """Hourglass blocks: which patches were kept, boolean."""
     scores: dict[Place, Tensor] = field(default_factory=dict)
     """Hourglass blocks: the class token's score of each patch, after the block."""
-    features: list[Tensor] = field(default_factory=list)
-    """Each stage's map ``(C, h, w)``, before its output norm."""
 
 
 def record(
     backbone: StagedBackbone, image: Tensor, query: tuple[float, float] = (0.5, 0.5)
 ) -> Record:
-    """Run a backbone on one image and record what it attends to.
+    """Run a backbone in eval mode on one normalized image, ``(1, C, H, W)``, and record it.
 
-    Args:
-        backbone: In eval mode.
-        image: ``(1, C, H, W)``, normalized.
-        query: Place of the query token: x and y in [0, 1), as shares of width and height.
+    ``query`` is the place of the query token: x and y in [0, 1), as shares of width and height.
     """
     found = Record()
-
-    def keep_features(
-        block: nn.Module, inputs: tuple, output: Tensor | tuple[Tensor, TokenState]
-    ) -> None:
-        x = output if isinstance(output, Tensor) else output[0]
-        found.features.append(x[0].float())
 
     def keep_attention(place: Place, block: GlobalBlock, inputs: tuple) -> None:
         x, window_size = (*inputs, None)[:2]
@@ -73,9 +62,8 @@ def record(
 
     with ExitStack() as hooks, torch.no_grad():
         for stage in range(backbone.num_stages):
-            blocks = backbone.blocks(stage)
-            hooks.enter_context(blocks[-1].register_forward_hook(keep_features))
-            for index, block in enumerate(blocks if stage in ATTENTION_STAGES else ()):
+            blocks = backbone.blocks(stage) if stage in ATTENTION_STAGES else ()
+            for index, block in enumerate(blocks):
                 place = (stage + 1, index + 1)
                 if isinstance(block, HourglassBlock):
                     hook = block.register_forward_hook(partial(keep_tokens, place))
@@ -91,8 +79,7 @@ def attention_of(
 ) -> Tensor:
     """Return the attention of one token, at row and column, to each: ``(h, w)``, mean over heads.
 
-    ``x`` is the input of ``attn``, ``(1, h, w, C)``. In windows the map is NaN outside the token's.
-    Padding takes part and is cropped, so that the sum can be below 1.
+    ``x`` is the input of ``attn``, ``(1, h, w, C)``. Outside the token's window the map is NaN.
     """
     (row, column), (h, w) = token, x.shape[1:3]
     if window_size is None:
@@ -108,19 +95,3 @@ def attention_of(
     everywhere = weights.new_full((*windows.shape[:2], 1), torch.nan)
     everywhere[window, :, 0] = weights
     return reverse(everywhere, window_size, h, w)[0, ..., 0]
-
-
-def principal_colors(features: Tensor) -> Tensor:
-    """Return a map ``(C, h, w)`` as colors ``(h, w, 3)`` in [0, 1].
-
-    Red, green and blue are the first three principal components over the positions; each is spread
-    over its range without the outermost 1%, and its sign is that of its largest channel.
-    """
-    h, w = features.shape[1:]
-    tokens = features.flatten(1).T.double()
-    tokens = tokens - tokens.mean(0)
-    axes = torch.linalg.eigh(tokens.T @ tokens).eigenvectors[:, -3:].flip(1)
-    axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
-    values = tokens @ axes
-    low, high = values.quantile(torch.tensor([0.01, 0.99]).to(values), dim=0)
-    return ((values - low) / (high - low).clamp(min=1e-12)).clamp(0, 1).view(h, w, 3).float()

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import click
+import cv2
 
 from mmuniformer.apis.config import load_config
-from mmuniformer.apis.explain import LAYOUTS, explain
+from mmuniformer.apis.explain import explain
 from mmuniformer.apis.inference.decode import read_image
 from mmuniformer.cli.options import ConfigCommand, cfg_options
 from mmuniformer.errors import UserError, refuse_existing
-from mmuniformer.models.uniformer import STAGE3_LAYOUTS
+from mmuniformer.models.weights.files import whole_file
 
-FORMATS = ('.png', '.pdf', '.svg', '.jpg')
-DPI = 120
+FORMATS = ('.png', '.jpg')
 
 
 @click.command('explain', cls=ConfigCommand)
@@ -26,39 +26,29 @@ DPI = 120
     '--query', type=float, nargs=2, metavar='X Y', help='Pixel of IMAGE.  [default: its center]'
 )
 @click.option(
-    '--layouts', default='', metavar='NAME,...',
-    help=f'Stage-3 layouts to compare, from {", ".join(STAGE3_LAYOUTS)}.  '
-    f'[default: {",".join(LAYOUTS)}]',
-)  # fmt: skip
-@click.option('--window-size', type=click.IntRange(1), help='Window side in stage-3 tokens.')
-@click.option(
     '--out', type=click.Path(path_type=Path), metavar='FILE', default='explain.png',
-    show_default=True,
-    help=f'File to write ({", ".join(FORMATS)}).',
+    show_default=True, help=f'File to write ({", ".join(FORMATS)}).',
 )  # fmt: skip
 @click.option('--force', is_flag=True, help='Replace an existing file.')
 @cfg_options
 def command(
-    config: str, checkpoint: str, image: Path, query: tuple[float, float] | None, layouts: str,
-    window_size: int | None, out: Path, force: bool, cfg_options: dict[str, Any],
+    config: str, checkpoint: str, image: Path, query: tuple[float, float] | None, out: Path,
+    force: bool, cfg_options: dict[str, Any],
 ) -> None:  # fmt: skip
     """Draw what the backbone of CONFIG with the weights of CHECKPOINT attends to on IMAGE.
 
     CONFIG is a path, or the name of a shipped config; CHECKPOINT is a path or URL.
 
-    UniFormer: the attention of the token at the query in stages 3 and 4, for each layout.
-    UniFormerLight: the kept patches and the score of the class token. Both: features by stage.
+    UniFormer: the attention of the token at the query in stages 3 and 4, global, in windows and
+    hybrid. UniFormerLight: the kept patches and the score of the class token.
     """
     if out.suffix.lower() not in FORMATS:
         raise UserError(f'--out {out}: use one of the suffixes {", ".join(FORMATS)}')
     refuse_existing(out, force)
-    cfg = load_config(config, cfg_options)
-    title = f'{Path(config).stem}, {Path(checkpoint).name}, {image.name}'
-    chosen = [name.strip() for name in layouts.split(',') if name.strip()]
-    figure = explain(cfg, checkpoint, read_image(image), title, query, chosen, window_size)
+    sheet = explain(load_config(config, cfg_options), checkpoint, read_image(image), query)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out, dpi=DPI)
+        with whole_file(out) as part:
+            part.write_bytes(cv2.imencode(out.suffix, sheet)[1].tobytes())
     except OSError as error:
         raise UserError(f'--out {out} cannot be written: {error}') from error
     click.echo(f'wrote {out}')

@@ -137,13 +137,24 @@ def draw_poses(
     return result
 
 
-def contact_sheet(rows: Mapping[str, Sequence[np.ndarray]], columns: int) -> np.ndarray:
-    """Lay images out in lines below their captions.
+def overlay(
+    image: np.ndarray, colors: np.ndarray, opacity: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """Lay a map, ``(h, w, 3)`` and ``(h, w)`` in [0, 1], over an image in gray.
 
-    Args:
-        rows: Images ``(H, W, 3)`` by caption, all of one size.
-        columns: Images per line.
+    The map covers ``size``, height and width, of which the image is the upper left part.
     """
+    layers = (
+        cv2.resize(layer, size[::-1], interpolation=cv2.INTER_NEAREST)
+        for layer in (colors.astype(np.float64), opacity.astype(np.float64))
+    )
+    colors, opacity = (layer[: image.shape[0], : image.shape[1]] for layer in layers)
+    gray = image.mean(-1, keepdims=True)
+    return (gray + (colors - gray) * opacity[..., None]).astype(np.uint8)
+
+
+def contact_sheet(rows: Mapping[str, Sequence[np.ndarray]], columns: int) -> np.ndarray:
+    """Lay images ``(H, W, 3)`` by caption, all of one size, out in lines below their captions."""
     lines = []
     for caption, images in rows.items():
         border = ((0, GAP), (0, GAP), (0, 0))

@@ -115,7 +115,7 @@ def test_mmseg_reads_the_label_maps(data):
 
 def test_guide_draws_training_samples_of_mmseg(data, tmp_path, repository, run_python):
     pytest.importorskip('mmseg', exc_type=ImportError)
-    (code,) = re.findall(
+    code, _ = re.findall(
         r'```python\n(.*?)```', (repository / 'docs' / 'inspection.md').read_text(), re.DOTALL
     )
     (tmp_path / 'configs').symlink_to(repository / 'configs')
