@@ -30,6 +30,14 @@ def pytest_runtest_setup(item):
         pytest.skip('needs a GPU')
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
+def pytest_collection_modifyitems(items):
+    """Mark what starts processes or builds wheels as integration: the core stays fast."""
+    for item in items:
+        if {'run_python', 'wheel'} & set(getattr(item, 'fixturenames', ())):
+            item.add_marker('integration')
+
+
 @pytest.fixture(scope='session')
 def toy_root(tmp_path_factory):
     """A small toy data set, written once."""
