@@ -216,9 +216,6 @@ def _get_statistic(owner: object, name: object) -> object:
 
     A HistoryBuffer is pickled with its own methods, each as ``getattr(HistoryBuffer, 'mean')``.
     The real ``getattr`` would hand a file every attribute of every allowed object.
-
-    Raises:
-        pickle.UnpicklingError: for anything else.
     """
     if isinstance(name, str) and name in ('min', 'max', 'current', 'mean'):
         if owner is _History:
@@ -243,9 +240,6 @@ def _number_type(name: object, *_: object) -> np.dtype:
 
     A dtype takes any state that a file gives it. One that involves Python objects would make
     numpy follow pointers that the file holds.
-
-    Raises:
-        pickle.UnpicklingError: for anything but numbers.
     """
     if not isinstance(name, str) or name not in _NUMBERS:
         raise pickle.UnpicklingError(

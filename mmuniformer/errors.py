@@ -7,10 +7,7 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """Something the user gave cannot be used.
-
-    Commands print the message without a traceback and end with status 1.
-    """
+    """Something the user gave cannot be used: commands print the message alone, with status 1."""
 
 
 class CheckpointError(UserError, RuntimeError):
@@ -32,11 +29,7 @@ class DataError(UserError):
 
 
 def refuse_existing(targets: Path | Iterable[Path], force: bool) -> None:
-    """Refuse to replace files: the one check before any output is written.
-
-    Raises:
-        UserError: A target exists, and ``force`` is off or it is a folder.
-    """
+    """Refuse to replace files: the one check before any output is written."""
     for target in [targets] if isinstance(targets, Path) else targets:
         if target.is_dir():
             raise UserError(f'{target} is a folder: name a file in it')

@@ -27,12 +27,7 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
 
 
 def type_name(settings: Mapping[str, Any]) -> str:
-    """Return the name of the class that settings build, whether ``type`` is a class or a string.
-
-    Example:
-        >>> type_name({'type': 'mmdet.Resize'})
-        'Resize'
-    """
+    """Return the name of the class that settings build, whether ``type`` is a class or a string."""
     kind = settings.get('type')
     return getattr(kind, '__name__', str(kind)).rpartition('.')[2]
 

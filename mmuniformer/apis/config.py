@@ -40,14 +40,11 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def find_config(name: str) -> Path:
-    """Return the path of a config given as a path, a file name or a bare name.
+    """Return the path of a config given as a path, a file name or a bare name; refuse others.
 
     Example:
         >>> find_config('mask-rcnn_uniformer-small-h14_fpn_amp-1x_coco').suffix
         '.py'
-
-    Raises:
-        UserError: if there is no such file and no shipped config of that name.
     """
     path = Path(name)
     if path.is_file():
@@ -66,11 +63,8 @@ def find_config(name: str) -> Path:
 def load_config(path: str | Path, cfg_options: Mapping[str, Any] | None = None) -> Config:
     """Read a config by its path, or a shipped one by its name, and change settings in it.
 
-    A ``data_preprocessor`` beside the model becomes the model's, unless that has its own.
-
-    Args:
-        path: Path or name.
-        cfg_options: New values by dotted key, like ``{'model.backbone.arch': 'nano'}``.
+    A ``data_preprocessor`` beside the model becomes the model's, unless that has its own. The keys
+    of ``cfg_options`` are dotted, like ``{'model.backbone.arch': 'nano'}``.
 
     Raises:
         UserError: There is no such config, it cannot be read, or it has no such key.
@@ -114,11 +108,7 @@ def task_of(cfg: Config) -> str:
 
 
 def split_data(cfg: Config, split: str = 'test') -> Mapping[str, Any]:
-    """Return the config of the dataset of a split, of a wrapped one the first inside.
-
-    Raises:
-        UserError: The config has none.
-    """
+    """Return the config of the dataset of a split, of a wrapped one the first inside."""
     data = (cfg.get(f'{split}_dataloader') or {}).get('dataset')
     while data is not None and 'pipeline' not in data:
         inner = data.get('dataset', data.get('datasets'))
@@ -144,9 +134,6 @@ def test_image_size(cfg: Config) -> tuple[int, int]:
     """Return the image height and width that a config tests at, rounded up to a multiple of 32.
 
     That of a pose estimator is exact.
-
-    Raises:
-        UserError: The config does not say.
     """
     if 'input_size' in cfg.get('codec', {}):
         width, height = cfg.codec.input_size
@@ -158,11 +145,7 @@ def test_image_size(cfg: Config) -> tuple[int, int]:
 
 @contextmanager
 def scope_of(cfg: Config) -> Iterator[None]:
-    """Let what is built inside resolve its types in the framework that the config names.
-
-    Raises:
-        UserError: That framework does not import.
-    """
+    """Let what is built inside resolve its types in the framework that the config names."""
     scope = framework_of(cfg)
     if scope is not None:
         try:

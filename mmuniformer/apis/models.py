@@ -132,18 +132,13 @@ def build_model(
 ) -> nn.Module:
     """Build a config's model for inference.
 
-    ``init_cfg`` is not followed: the weights are the checkpoint's, or random without one. The
-    model has the attribute ``dataset_meta`` (classes and the like) where the checkpoint has it.
-
-    Args:
-        cfg: The config, as ``load_config`` reads it.
-        checkpoint: A whole model's weights: path or URL.
-        device: Where the model is put. On the meta device it is built without memory.
+    ``init_cfg`` is not followed: the weights are the checkpoint's (path or URL of a whole model's),
+    or random without one. On the meta device it is built without memory. The model has the
+    attribute ``dataset_meta`` (classes and the like) where the checkpoint has it.
 
     Raises:
         CheckpointError: The file cannot be read or is of another model.
-        UserError: The config has no model or one that cannot be built, or its framework does not
-            import.
+        UserError: There is no model, it cannot be built, or its framework does not import.
     """
     if 'model' not in cfg:
         raise UserError('the config has no `model`')
@@ -162,11 +157,7 @@ def build_model(
 
 @contextlib.contextmanager
 def quiet(prints: bool = False) -> Iterator[None]:
-    """Hide what frameworks and exporters warn of and log below a warning.
-
-    Args:
-        prints: Let through what is printed.
-    """
+    """Hide warnings, what is logged below one and, without ``prints``, what is printed."""
     levels = {
         logging.getLogger('torch.onnx'): logging.ERROR,
         MMLogger.get_current_instance(): logging.WARNING,

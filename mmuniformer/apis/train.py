@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -11,7 +10,6 @@ from mmengine.registry import RUNNERS
 from torch import nn
 
 from mmuniformer.apis.config import find_config, framework_of, load_config, scope_of, split_data
-from mmuniformer.engine.runner import metrics_of
 from mmuniformer.engine.saving import resumable
 from mmuniformer.errors import UserError
 from mmuniformer.registry import type_name
@@ -27,21 +25,20 @@ def train(
     auto_scale_lr: bool = False,
     resume: str | None = None,
 ) -> nn.Module:
-    """Train what a config says, and return the trained model.
+    """Train what a config, by path or name, says, and return the trained model.
 
     The framework is that of the config's ``default_scope`` or of its model's type, the runner that
-    of its ``runner_type``.
+    of its ``runner_type``. Logs and checkpoints go to the work dir: by default the config's, else
+    ``work_dirs/CONFIG``.
 
     Args:
         config: Path, or name of a shipped config.
-        work_dir: Folder of logs and checkpoints; by default the config's, else
-            ``work_dirs/CONFIG``.
+        work_dir: Folder of logs and checkpoints.
         cfg_options: New values by dotted key.
         launcher: What started the processes: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
         amp: Train in mixed precision.
         auto_scale_lr: Scale the learning rate to the batch size.
-        resume: Checkpoint of a run to continue; ``'auto'`` for the latest in the work dir, if
-            there is one.
+        resume: Checkpoint of a run to continue; ``'auto'`` for the latest in the work dir, if any.
 
     Raises:
         UserError: A file or setting cannot be used.
@@ -76,36 +73,22 @@ def evaluate(
     work_dir: str | None = None,
     cfg_options: Mapping[str, Any] | None = None,
     launcher: str = 'none',
-    out: str | None = None,
-    show_dir: str | None = None,
     tta: bool = False,
 ) -> dict[str, float]:
-    """Evaluate a checkpoint on the test data of a config, and return the metrics.
+    """Evaluate a checkpoint (path or URL) on the test data of a config, and return the metrics.
 
-    Args:
-        config: Path, or name of a shipped config.
-        checkpoint: Path or URL of the weights.
-        work_dir: As for ``train``.
-        cfg_options: New values by dotted key.
-        launcher: As for ``train``.
-        out: File to write the predictions to, ``.pkl`` or ``.pickle``.
-        show_dir: Folder to draw the predictions into.
-        tta: Use the config's test-time augmentation.
+    ``tta`` uses the config's test-time augmentation; the rest is as for ``train``.
 
     Raises:
         UserError: A file or setting cannot be used.
     """
     cfg = configured(config, work_dir, cfg_options, launcher)
     cfg.load_from, cfg.resume = checkpoint, False
-    if show_dir:
-        draw_into(cfg, show_dir)
     if tta:
         if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
             raise UserError(f'--tta: {config} lacks tta_model or tta_pipeline.')
         cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
         split_data(cfg).pipeline = cfg.tta_pipeline
-    if out:
-        dump_into(cfg, out)
     with scope_of(cfg):
         return RUNNERS.build(cfg).test()
 
@@ -120,33 +103,3 @@ def configured(
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{find_config(config).stem}'
     return cfg
-
-
-def draw_into(cfg: Config, folder: str) -> None:
-    """Let the framework's visualization hook draw every image; each calls that differently."""
-    hook = (cfg.get('default_hooks') or {}).get('visualization')
-    if hook is None:
-        raise UserError('--show-dir: the config has no default_hooks.visualization to switch on.')
-    # Relative to the working directory, not to the run's folder in the work dir.
-    folder = str(Path(folder).resolve())
-    framework = framework_of(cfg)
-    if framework == 'mmdet':
-        hook.update(draw=True, test_out_dir=folder)
-    elif framework == 'mmseg':
-        hook.update(draw=True, interval=1)
-        cfg.visualizer.save_dir = folder
-    else:
-        hook.update(enable=True, interval=1, out_dir=folder)
-
-
-def dump_into(cfg: Config, path: str) -> None:
-    """Add the metric that writes predictions to a file."""
-    if not path.endswith(('.pkl', '.pickle')):
-        raise UserError(f'--out {path}: predictions are written as .pkl or .pickle.')
-    dump = 'mmdet.DumpDetResults' if framework_of(cfg) == 'mmdet' else 'mmengine.DumpResults'
-    evaluator = cfg.get('test_evaluator') or []
-    metrics = [*metrics_of(evaluator), dict(type=dump, out_file_path=path)]
-    if 'metrics' in evaluator:
-        evaluator.metrics = metrics
-    else:
-        cfg.test_evaluator = metrics

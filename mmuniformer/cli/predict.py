@@ -81,10 +81,9 @@ def command() -> None:
 def det(score_thr: float, **options: Any) -> None:
     """Detect objects: boxes and masks.
 
-    CONFIG is a path or the name of a shipped config. CHECKPOINT is a path or URL. INPUT is an
-    image, a video, a folder or a quoted glob pattern.
-
-    Writes COCO results (bbox and RLE segmentation) and drawings.
+    CONFIG is a path or the name of a shipped config, CHECKPOINT a path or URL, INPUT an image, a
+    video, a folder or a quoted glob pattern. Writes COCO results (bbox and RLE segmentation) and
+    drawings.
     """
     from mmuniformer.apis.inference import DetTask
 
@@ -97,10 +96,9 @@ def det(score_thr: float, **options: Any) -> None:
 def seg(**options: Any) -> None:
     """Predict a class for each pixel.
 
-    CONFIG is a path or the name of a shipped config. CHECKPOINT is a path or URL. INPUT is an
-    image, a video, a folder or a quoted glob pattern.
-
-    Writes mask PNGs with class indices, COCO results (an RLE per class) and drawings.
+    CONFIG is a path or the name of a shipped config, CHECKPOINT a path or URL, INPUT an image, a
+    video, a folder or a quoted glob pattern. Writes mask PNGs with class indices, COCO results (an
+    RLE per class) and drawings.
     """
     from mmuniformer.apis.inference import SegTask
 
@@ -135,10 +133,8 @@ def pose(
 ) -> None:
     """Estimate keypoints in boxes of a file, of a detector, or in each image as a whole.
 
-    CONFIG is a path or the name of a shipped config. CHECKPOINT is a path or URL. INPUT is an
-    image, a video, a folder or a quoted glob pattern.
-
-    Writes COCO results (keypoints) and drawings.
+    CONFIG is a path or the name of a shipped config, CHECKPOINT a path or URL, INPUT an image, a
+    video, a folder or a quoted glob pattern. Writes COCO results (keypoints) and drawings.
     """
     from mmuniformer.apis.inference import BoxFile, Detected, DetTask, Network, PoseTask, WholeImage
 

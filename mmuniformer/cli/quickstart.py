@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from mmuniformer.apis.quickstart import EXAMPLES, Result, quickstart
-
-
-def result_table(results: Sequence[Result]) -> Table:
-    """Lay results out with a row for each metric."""
-    table = Table(title='validation images of the toy data')
-    for name in ('task', 'config', 'metric', 'value', 'train s', 'test s'):
-        numbers = name in ('value', 'train s', 'test s')
-        table.add_column(name, overflow='fold', justify='right' if numbers else 'left')
-    for result in results:
-        seconds = [f'{result.train_seconds:.0f}', f'{result.test_seconds:.0f}']
-        for metric, value in result.metrics.items():
-            stem = Path(result.config).stem
-            table.add_row(result.task, stem, metric, f'{value:.3f}', *seconds)
-    return table
+from mmuniformer.apis.quickstart import EXAMPLES, quickstart
 
 
 @click.command('quickstart')
@@ -44,7 +27,9 @@ def command(tasks: tuple[str, ...], out: Path) -> None:
     results = quickstart(
         tasks or EXAMPLES, out, say=lambda text: click.secho(f'\n{text}', bold=True)
     )
-    Console().print(result_table(results))
     for result in results:
-        click.echo('\n  '.join([f'{result.task}: {result.checkpoint}', *result.drawings]))
-    click.echo(f'wrote {out / "contact_sheet.png"} and {out / "results.json"}')
+        metrics = ', '.join(f'{name} {value:.3f}' for name, value in result.metrics.items())
+        times = f'training {result.train_seconds:.0f} s, test {result.test_seconds:.0f} s'
+        lines = [f'{result.task}: {metrics} on validation images ({times})', result.checkpoint]
+        click.echo('\n  '.join([*lines, *result.drawings]))
+    click.echo(f'wrote {out / "results.json"}')

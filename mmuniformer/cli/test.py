@@ -14,13 +14,12 @@ from mmuniformer.cli.options import ConfigCommand, cfg_options, run_options
 @click.argument('config')
 @click.argument('checkpoint')
 @run_options
-@click.option('--out', metavar='FILE', help='Write the predictions to a .pkl file.')
-@click.option('--show-dir', metavar='DIR', help='Folder for drawings of the predictions.')
 @click.option('--tta', is_flag=True, help="Use the config's test-time augmentation.")
 @cfg_options
 def command(config: str, checkpoint: str, **options: Any) -> None:
     """Evaluate CHECKPOINT on the test data of CONFIG.
 
-    CONFIG is a path, or the name of a shipped config; CHECKPOINT is a path or URL.
+    CONFIG is a path, or the name of a shipped config; CHECKPOINT is a path or URL. Predictions are
+    drawn and written by `mmuniformer predict`.
     """
     evaluate(config, checkpoint, **options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import click
@@ -29,16 +28,11 @@ def command(out: Path, seed: int, images: int, val_images: int, size: int, force
 
     DIR/coco is a data root for detection and pose, DIR/ade one for segmentation.
     """
-    progress = Progress(console=Console(stderr=True))
-    bar = progress.add_task('toy scenes')
-    with contextlib.ExitStack() as stack:
-
-        def show(done: int, total: int) -> None:
-            if done == 1:
-                stack.enter_context(progress)
-            progress.update(bar, completed=done, total=total)
-
-        data = write_toy_data(out, seed, images, val_images, size, force, on_image=show)
+    with Progress(console=Console(stderr=True)) as progress:
+        bar = progress.add_task('toy scenes', total=images + val_images)
+        data = write_toy_data(
+            out, seed, images, val_images, size, force, lambda *_: progress.advance(bar)
+        )
     number = {name: sum(counts[name] for counts in data.instances.values()) for name in CLASSES}
     objects = ', '.join(f'{name} {count}' for name, count in number.items())
     click.echo(

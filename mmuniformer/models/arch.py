@@ -71,13 +71,9 @@ def resolve_arch(
     hourglass: bool = False,
     **overrides: Any,
 ) -> Arch:
-    """Turn a preset's name or a mapping of fields, with overrides, into a checked ``Arch``.
+    """Turn a preset's name or a mapping of fields into a checked ``Arch``.
 
-    Args:
-        arch: Name in ``presets`` or a mapping that has at least ``embed_dims`` and ``depths``.
-        presets: The presets to look the name up in.
-        hourglass: Whether the network has keep ratios and trade-offs.
-        overrides: Fields that replace the preset's; None leaves the preset's value.
+    A mapping has at least ``embed_dims`` and ``depths``. ``overrides`` replace fields unless None.
 
     Raises:
         ValueError: A name, field or value is not one the network can have.

@@ -168,19 +168,14 @@ class StagedBackbone(BaseModule):
         return self.get_submodule(f'blocks{stage + 1}')
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Extract normed feature maps.
+        """Extract normed feature maps of images ``(B, in_channels, H, W)``, H and W from 32 up.
 
-        Args:
-            x: Images, ``(B, in_channels, H, W)``, floating, H and W from 32 up.
-
-        Returns:
-            For each stage in ``out_indices`` a contiguous map ``(B, C, H / stride, W / stride)``,
-            strides 4, 8, 16, 32, rounded down.
+        Returns for each stage in ``out_indices`` a contiguous map ``(B, C, H / stride, W /
+        stride)``, strides 4, 8, 16, 32, rounded down.
 
         Raises:
             TypeError: ``x`` is not a floating-point tensor.
-            ValueError: ``x`` has the wrong number of axes or channels.
-            InputError: A side is below 32.
+            ValueError: ``x`` has the wrong number of axes or channels (``InputError``: size).
         """
         self.check_input(x)
         if self.channels_last:
@@ -237,10 +232,8 @@ class StagedBackbone(BaseModule):
         """Fold norms, residuals and LayerScale into weights, in place and for good.
 
         Outputs stay equal to 1e-5 in float32; see ``execution/folding.py``. The state dict then
-        holds other tensors under the old names and says so by the entry ``deployed``.
-
-        Args:
-            test_cfg: Not used; mmpose hands it to every layer that has this method.
+        holds other tensors under the old names and says so by the entry ``deployed``. mmpose hands
+        ``test_cfg`` to every layer that has this method.
 
         Raises:
             RuntimeError: The model is in training mode.
@@ -269,11 +262,7 @@ class StagedBackbone(BaseModule):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def train(self, mode: bool = True) -> StagedBackbone:
-        """Switch the mode; frozen stages and, with ``norm_eval``, BatchNorm stay in eval.
-
-        Raises:
-            RuntimeError: A deployed model is asked to train.
-        """
+        """Switch the mode; frozen stages and, with ``norm_eval``, BatchNorm stay in eval."""
         if mode and self.deployed is not None:
             raise RuntimeError('a deployed model cannot train: build a new one and load weights')
         super().train(mode)
@@ -295,11 +284,7 @@ class StagedBackbone(BaseModule):
             self.get_submodule(name).eval().requires_grad_(False)
 
     def init_weights(self) -> None:
-        """Initialize as ``init_cfg`` says; weight files in it are checked and come last.
-
-        Raises:
-            CheckpointError: A file does not hold this network's weights.
-        """
+        """Initialize as ``init_cfg`` says; weight files in it are checked and come last."""
         if self.is_init or not self.init_cfg:
             super().init_weights()
             return
@@ -315,15 +300,10 @@ class StagedBackbone(BaseModule):
         self.is_init = True
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Tell how deep a parameter lies, for layer-wise learning-rate decay.
+        """Tell how deep a parameter lies, for layer-wise learning-rate decay, and ``num_layers``.
 
-        Args:
-            param_name: Name in the whole model.
-            prefix: What precedes the backbone's own names, like ``'backbone.'``.
-
-        Returns:
-            The depth, 0 for the stem, one more per block, ``num_layers - 1`` for output norms and
-            everything outside the backbone; and ``num_layers``.
+        The depth is 0 for the stem, one more per block, and ``num_layers - 1`` for output norms and
+        everything outside the backbone, whose names start with ``prefix``, like ``'backbone.'``.
         """
         num_layers = sum(self.depths) + 2
         name = param_name.removeprefix(prefix)

@@ -33,11 +33,8 @@ class HourglassBlock(AttentionBlock):
     LayerScale of the representative's branches is one factor, ``gamma_3``, for images, and the
     factors of the two branches for clips, as released.
 
-    Args:
-        keep_ratio: Share of the patches that take part, in (0, 1]. At 1 all do.
-        trade_off: Weight of the new score in the running one, in [0, 1].
-
-    All other arguments are those of ``AttentionBlock``.
+    ``keep_ratio`` of the patches, in (0, 1], take part; ``trade_off`` in [0, 1] is the weight of
+    the new score in the running one. All other arguments are those of ``AttentionBlock``.
     """
 
     def __init__(
@@ -104,9 +101,8 @@ class HourglassBlock(AttentionBlock):
     def relate(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run MHRA and FFN on ``(B, M, C)``.
 
-        Returns:
-            The new tokens, the class token's attention row ``(B, M)``, a mean over heads, and
-            what the dropped tokens add, ``(B, 1, C)``.
+        Returns the new tokens, the class token's attention row ``(B, M)``, a mean over heads, and
+        what the dropped tokens add, ``(B, 1, C)``.
         """
         q, k, v = self.attn.heads(self.norm1(tokens))
         row, attended = cls_row(q, k), self.attn.attend((q, k, v), tokens.shape[1:-1])

@@ -104,9 +104,7 @@ class UniFormer(StagedBackbone):
     ) -> None:
         """Switch the attention of stage 3 of a built model; weights stay as they are.
 
-        Args:
-            stage3_attn: As the constructor's.
-            window_size: Window side in stage-3 tokens; None keeps the present one.
+        ``window_size`` is in stage-3 tokens; None keeps the present one.
 
         Raises:
             ValueError: The layout is unknown, has the wrong length, or the window is not positive.

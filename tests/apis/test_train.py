@@ -166,48 +166,9 @@ def test_shipped_config_is_found_by_name(built):
     assert built[0].work_dir == os.path.join('work_dirs', name)
 
 
-@pytest.mark.parametrize(
-    ('scope', 'changed'),
-    [
-        ('mmdet', dict(draw=True, test_out_dir='{}/seen')),
-        ('mmseg', dict(draw=True, interval=1)),
-        ('mmpose', dict(enable=True, interval=1, out_dir='{}/seen')),
-    ],
-)
-def test_drawing_is_switched_on_as_each_framework_calls_it(
-    built, config, weights, tmp_path, scope, changed
-):
-    api.evaluate(config(scope), weights, show_dir='seen')
-    expected = {k: v.format(tmp_path) if isinstance(v, str) else v for k, v in changed.items()}
-    assert built[0].default_hooks.visualization.to_dict() == dict(type='Hook', **expected)
-    place = f'{tmp_path}/seen' if scope == 'mmseg' else None
-    assert built[0].visualizer.get('save_dir') == place
-
-
 def test_new_style_config_is_evaluated_by_the_framework_of_its_model(built, config, weights):
-    api.evaluate(config(text=NEW_STYLE), weights, show_dir='seen', out='found.pkl')
-    assert built[0].default_hooks.visualization.draw is True
-    assert [metric.type for metric in built[0].test_evaluator] == ['Metric', 'mmdet.DumpDetResults']
-
-
-METRIC = {'type': 'Metric'}
-DUMP = {'type': 'mmengine.DumpResults', 'out_file_path': 'found.pkl'}
-
-
-@pytest.mark.parametrize(
-    ('evaluator', 'expected'),
-    [
-        (METRIC, [METRIC, DUMP]),
-        ([METRIC, METRIC], [METRIC, METRIC, DUMP]),
-        ({'type': 'Mine', 'metrics': METRIC}, {'type': 'Mine', 'metrics': [METRIC, DUMP]}),
-        (None, [DUMP]),
-    ],
-    ids=['one', 'several', 'evaluator', 'none'],
-)
-def test_predictions_are_written_beside_the_metrics(built, config, weights, evaluator, expected):
-    path = config('mmseg', more=f'test_evaluator = {evaluator}')
-    api.evaluate(path, weights, out='found.pkl')
-    assert built[0].to_dict()['test_evaluator'] == expected
+    api.evaluate(config(text=NEW_STYLE), weights)
+    assert built[0].load_from == weights
 
 
 @pytest.mark.parametrize('wrapped', [False, True])
@@ -241,9 +202,7 @@ def test_config_without_a_framework_is_refused(built, config):
 REFUSED = {
     'auto_scale_lr': ({'auto_scale_lr': True}, 'auto_scale_lr = None', 'base_batch_size'),
     'amp': ({'amp': True}, "optim_wrapper = dict(type='ZeroWrapper')", 'ZeroWrapper'),
-    'show_dir': ({'show_dir': 'x'}, 'default_hooks = None', 'default_hooks.visualization'),
     'tta': ({'tta': True}, 'tta_model = dict()', 'tta_pipeline'),
-    'out': ({'out': 'x.json'}, '', '--out x.json'),
 }
 
 

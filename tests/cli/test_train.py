@@ -11,7 +11,7 @@ from mmuniformer.errors import UserError
 
 NOTHING = {'work_dir': None, 'launcher': 'none', 'cfg_options': {}}
 TRAIN = {**NOTHING, 'amp': False, 'auto_scale_lr': False, 'resume': None}
-TEST = {**NOTHING, 'out': None, 'show_dir': None, 'tta': False}
+TEST = {**NOTHING, 'tta': False}
 
 
 @pytest.fixture
@@ -56,9 +56,9 @@ def test_training_arguments(calls, arguments, changed):
 
 def test_testing_arguments(calls):
     assert run('test', 'some.py', 'a.pth', '--launcher', 'none') == 0
-    options = ['--out', 'a.pkl', '--show-dir', 'seen', '--tta', '--work-dir', 'run']
+    options = ['--tta', '--work-dir', 'run']
     assert run('test', 'some.py', 'a.pth', *options, '--cfg-options', 'a=1') == 0
-    changed = {'out': 'a.pkl', 'show_dir': 'seen', 'tta': True, 'work_dir': 'run'}
+    changed = {'tta': True, 'work_dir': 'run'}
     assert calls == [
         ('some.py', 'a.pth', TEST),
         ('some.py', 'a.pth', {**TEST, **changed, 'cfg_options': {'a': 1}}),

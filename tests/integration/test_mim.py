@@ -112,10 +112,8 @@ def test_train_by_name_runs_the_shipped_script(trained, workplace):
 @pytest.mark.slow
 def test_checkpoint_of_training_is_tested(trained, workplace):
     command = ['test', 'mmuniformer', CONFIG, '--checkpoint', 'run/epoch_1.pth']
-    command += ['--work-dir', 'run', '--out', 'found.pkl', '--show-dir', 'seen']
+    command += ['--work-dir', 'run']
     assert 'coco/AP' in mim(workplace, *command)
-    assert (workplace / 'found.pkl').stat().st_size > 0
-    assert len(list((workplace / 'seen').iterdir())) >= 4
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ def test_held_out_scores(quickstart, task):
         assert lowest <= result['metrics'][metric] <= 1, metric
 
 
-def test_everything_it_names_is_there(quickstart):
+def test_everything_it_names_is_there(quickstart, repository):
     folder, text = quickstart
     out = folder / 'work_dirs' / 'quickstart'
     results = json.loads((out / 'results.json').read_text())
@@ -53,7 +53,9 @@ def test_everything_it_names_is_there(quickstart):
         assert all(path in text for path in entry['drawings'])
         for value in entry['metrics'].values():
             assert f'{value:.3f}' in text
-    with Image.open(out / 'contact_sheet.png') as sheet:
+    tool = repository / 'tools' / 'dev' / 'quickstart_picture.py'
+    subprocess.run([sys.executable, tool, 'picture.png'], cwd=folder, check=True)
+    with Image.open(folder / 'picture.png') as sheet:
         assert sheet.width > 1000
         assert sheet.height > 1000
 

@@ -81,14 +81,10 @@ class GivenBoxes:
 class BoxFile:
     """Takes boxes from a COCO data set or COCO detection results, by image id.
 
-    Args:
-        path: The file; ``data_set`` is its content if it is a data set.
-        score_thr: Lowest score of a detection. Annotations have none and count as 1.
-        names: Categories to use, or ``['all']``; if empty, ``person`` or, without that, all.
-        categories: Those of the data set that results belong to, which have ids only.
-
-    Raises:
-        UserError: The file is neither, or lacks a category.
+    Detections below ``score_thr`` are left out; annotations count as 1. ``names`` are the
+    categories to use, or ``['all']``; if empty, ``person`` or, without that, all. ``categories``
+    are those that results belong to, which have ids only. ``data_set`` is the file's content if it
+    is one.
     """
 
     def __init__(
@@ -138,15 +134,9 @@ class BoxFile:
 
 
 class Detected:
-    """Takes what a detector finds.
+    """Takes what a detector finds, of the classes ``names`` as for ``BoxFile``.
 
-    Args:
-        detector: Its ``score_thr`` is the lowest score of a box.
-        names: Classes to use, or ``['all']``; if empty, ``person`` or, without that, all.
-        data_set: A COCO data set whose category ids the classes take.
-
-    Raises:
-        UserError: The detector or the data set lacks a class.
+    A COCO data set, ``data_set``, gives the classes their category ids.
     """
 
     def __init__(self, detector: DetTask, names: Sequence[str] = (), data_set: DataSet = None):

@@ -51,11 +51,9 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
 class ImageIds:
     """Ids of images: a COCO data set's, else the numbers that files are named by, else 1, 2, ...
 
-    Args:
-        paths: All files of the run. If each is named by a different number, as COCO's images are
-            (``000000000785.jpg``), these numbers are the ids; ``by_name`` says so.
-        data_set: A COCO data set; images are looked up in it by file name, a video's frames also
-            by ``frame_id``.
+    Where each of the ``paths`` of a run is named by a different number, as COCO's images are
+    (``000000000785.jpg``), these are the ids; ``by_name`` says so. In a data set images are looked
+    up by file name, a video's frames also by ``frame_id``.
     """
 
     def __init__(self, paths: Sequence[Path], data_set: DataSet = None):
@@ -70,11 +68,7 @@ class ImageIds:
                 self.listed[Path(image['file_name']).name].append(image)
 
     def __call__(self, path: Path, index: int | None = None) -> Any:
-        """Return the id of an image file, or of a video's frame.
-
-        Raises:
-            InputError: The data set lacks it, or has several that it may be.
-        """
+        """Return the id of an image file, or of a video's frame."""
         if self.listed is None:
             self.last += 1
             return int(path.stem) if self.by_name else self.last

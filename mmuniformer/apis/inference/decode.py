@@ -97,11 +97,7 @@ def eight_bits(image: Image.Image, data: bytes) -> Image.Image:
 
 
 class Video:
-    """An open video: ``fps``, ``count`` (the number of frames that it claims) and its frames.
-
-    Raises:
-        InputError: The file is missing, empty or no video.
-    """
+    """An open video: ``fps``, ``count`` (the number of frames that it claims) and its frames."""
 
     def __init__(self, path: Path):
         check_file(path)
@@ -114,11 +110,7 @@ class Video:
         self.count = max(0, int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT)))
 
     def frames(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield index and BGR image of each frame that can be decoded.
-
-        Raises:
-            InputError: At the end, if frames were missing: says which.
-        """
+        """Yield index and BGR image of each frame; if some are missing, raise at the end."""
         index, run, corrupt = 0, 0, []
         while run < MAX_BROKEN_RUN:
             ok, image = self.capture.read()

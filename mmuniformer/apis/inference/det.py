@@ -16,12 +16,9 @@ from mmuniformer.visualization.draw import colors, draw_instances
 
 
 class DetTask(Task):
-    """Predicts boxes and masks.
+    """Predicts boxes and masks of at least ``score_thr``.
 
-    Args:
-        network: The detector.
-        score_thr: Lowest score of an instance that is kept.
-        data_set: A COCO data set whose category ids the records take.
+    The records take the category ids of a COCO data set, ``data_set``.
 
     Raises:
         UserError: The names are not as many as the model's classes.

@@ -35,8 +35,7 @@ class Network:
         cfg_options: New values by dotted key.
 
     Raises:
-        UserError: The config is of another task, an option does not fit, or the device is absent.
-        CheckpointError: The file cannot be read or is of another model.
+        UserError: Something does not fit, is absent or cannot be read.
     """
 
     def __init__(
@@ -74,17 +73,11 @@ class Network:
         """Predict on samples, in one batch for each size that the pipeline gives.
 
         Sizes are not mixed: padding to a common one would let an image's neighbors change what is
-        predicted on it.
-
-        Args:
-            samples: What the test pipeline starts from, at least ``img``, BGR ``(H, W, 3)`` uint8.
-
-        Returns:
-            The framework's data sample for each.
+        predicted on it. Samples are what the test pipeline starts from, at least ``img``, BGR
+        ``(H, W, 3)`` uint8; the framework's data sample is returned for each.
 
         Raises:
             InputError: An image is too small, or too long for its width.
-            UserError: The memory is too small.
         """
         items = [self.prepare(sample) for sample in samples]
         groups = defaultdict(list)
@@ -130,11 +123,7 @@ class Network:
             ) from error
 
     def class_names(self, head: Any) -> list[str]:
-        """Return the names of the classes of a head, or of the last in a cascade of heads.
-
-        Raises:
-            UserError: There are none, or not as many as the head has classes.
-        """
+        """Return the names of the classes of a head, or of the last in a cascade of heads."""
         names = [str(name) for name in self.meta.get('classes') or ()]
         head = head[-1] if hasattr(head, '__len__') else head
         count = getattr(head, 'num_classes', len(names))

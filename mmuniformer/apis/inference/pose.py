@@ -27,11 +27,9 @@ MIN_BOX_SIDE = 1.0
 class PoseTask(Task):
     """Predicts keypoints. ``skipped`` counts the boxes of each frame, by id, that are not used.
 
-    Args:
-        network: The pose estimator.
-        finder: Where the instances are; None: each image is one person.
-        score_thr: Lowest score of a keypoint that is drawn; the records hold all.
-        batch_size: Instances at a time.
+    ``finder`` says where the instances are (None: each image is one person), which go through the
+    network ``batch_size`` at a time. Keypoints below ``score_thr`` are not drawn; the records hold
+    all.
 
     Raises:
         UserError: The model has another number of keypoints than are named.

@@ -43,10 +43,7 @@ class Task(Protocol):
 def predict(task: Task, frames: Frames, batch_size: int = 1) -> Iterator[tuple[Frame, Any]]:
     """Yield each frame with its result; what the network cannot take goes to ``frames.skipped``.
 
-    Args:
-        task: What to predict.
-        frames: What to predict on.
-        batch_size: Frames decoded and predicted on at a time.
+    ``batch_size`` frames are decoded and predicted on at a time.
     """
     iterator = iter(frames)
     while batch := list(islice(iterator, batch_size)):

@@ -21,9 +21,6 @@ class SegTask(Task):
 
     Category ids are the class indices from 0, which are also the values in the mask files.
 
-    Args:
-        network: The segmentor.
-
     Raises:
         UserError: The names are not as many as the model's classes.
     """

@@ -33,10 +33,10 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Frame:
-    """An image to predict on: a file's, a frame of a video, or an array.
+    """An image to predict on, BGR ``(H, W, 3)`` uint8: a file's, a frame of a video, or an array.
 
-    ``image`` is BGR, ``(H, W, 3)`` uint8, and ``id`` its id in COCO records. An array has no
-    ``source``. ``index`` counts a video's frames from 0, ``fps`` are its frames a second.
+    An array has no ``source``; ``id`` is for COCO records. ``index`` counts a video's frames from
+    0.
     """
 
     image: np.ndarray
@@ -53,13 +53,10 @@ class Frame:
 class Frames:
     """The frames of files, folders (the images and videos directly in them) and glob patterns.
 
-    Each file is taken once, in a stable order, and decoded when its turn comes. What cannot be
-    used is skipped: ``skipped`` says what and why. ``read`` of ``total`` frames are past; a video
-    counts as one until it is opened and says how many it holds.
-
-    Args:
-        inputs: Paths and patterns.
-        data_set: A COCO data set that holds the images; frames take their ids from it.
+    Each file is taken once, in a stable order, and decoded when its turn comes. What cannot be used
+    is skipped: ``skipped`` says what and why. ``read`` of ``total`` frames are past; a video counts
+    as one until it is opened and says how many it holds. Frames take their ids from a COCO data
+    set, ``data_set``, that holds the images.
 
     Example:
         >>> frames = Frames(['no-such.jpg'])
@@ -164,10 +161,14 @@ def checked_image(image: Any) -> np.ndarray:
 
 
 def expand(text: str) -> list[Path]:
-    """Return the files that one input stands for."""
+    """Return the files that one input stands for: of a folder, images and videos directly in it."""
     path = Path(text).expanduser()
     if path.is_dir():
-        return listing(path)
+        files = [file for file in sorted(path.iterdir()) if not file.name.startswith('.')]
+        files = [f for f in files if f.suffix.lower() in IMAGES + VIDEOS and f.is_file()]
+        if not files:
+            raise InputError(f'{path}: the folder holds no image and no video')
+        return files
     if path.exists():
         return [path]
     if not glob.has_magic(text):
@@ -177,15 +178,6 @@ def expand(text: str) -> list[Path]:
     if not files:
         raise InputError(f'{text}: the pattern matches no file')
     return files
-
-
-def listing(folder: Path) -> list[Path]:
-    """Return the images and videos directly in a folder; refuse one without any."""
-    files = sorted(path for path in folder.iterdir() if not path.name.startswith('.'))
-    known = [path for path in files if path.suffix.lower() in IMAGES + VIDEOS and path.is_file()]
-    if not known:
-        raise InputError(f'{folder}: the folder holds no image and no video')
-    return known
 
 
 def name_sources(paths: list[Path]) -> list[Source]:

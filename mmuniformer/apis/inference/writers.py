@@ -1,12 +1,4 @@
-"""What a run writes.
-
-::
-
-    OUT/predictions.json   COCO results
-    OUT/images.json        which image has which id, and the categories: a COCO data set
-    OUT/vis/               drawings; a video's is an MP4
-    OUT/masks/             segmentation: a PNG per image, a folder of PNGs per video
-"""
+"""What a run writes: COCO results, a data set of the images, drawings and masks."""
 
 from __future__ import annotations
 
@@ -35,20 +27,14 @@ class WriteError(UserError):
 
 
 class Writer:
-    """Writes results as they come; a context manager.
+    """Writes results of sources, and drawings if ``vis``, as they come; a context manager.
 
     The two JSON files appear at the end, whole, also when the run is interrupted: then they hold
     what was done until then. Those of an earlier run stay where nothing was done or a file could
     not be written; ``finished`` tells.
 
-    Args:
-        folder: Where to.
-        sources: What will be predicted on.
-        vis: Write drawings.
-        force: Replace files of an earlier run.
-
     Raises:
-        UserError: A file is there already, or is one of the sources.
+        UserError: A file is there already (without ``force``), or is one of the sources.
         WriteError: Later, if a file cannot be written.
     """
 

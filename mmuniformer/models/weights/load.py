@@ -56,9 +56,6 @@ def load_pretrained(
         head_dim: What the file was trained with; overrides what its name tells.
         inflation: How kernels for images become ones for clips: ``average`` or ``center``.
 
-    Returns:
-        How the file fits.
-
     Raises:
         CheckpointError: The file cannot be read or does not fit; the model is as it was.
     """
@@ -118,11 +115,9 @@ def check_form(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None
 
 
 def check_state_dict(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
-    """Refuse the state dict of another network, of which ``load_state_dict`` would load half.
+    """Refuse the state dict of another network, of which mmengine would load half with a warning.
 
-    mmengine loads what fits and warns about the rest, so that a ``base`` detector goes into a
-    ``small`` one. A state dict without a stem is a part, as adapters and trained layers are: what
-    of it fits is for the caller to say. The parts of a backbone have no such check.
+    One without a stem is a part, as adapters are: what of it fits is for the caller to say.
     """
     check_form(ours, theirs)
     if stem_weight(theirs) is not None and spec_of(ours).differences(spec_of(theirs)):

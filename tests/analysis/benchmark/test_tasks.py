@@ -166,8 +166,7 @@ def test_what_does_not_fit_is_refused(arguments, message, tmp_path):
 
 
 def test_help_lists_the_archs():
-    text = ' '.join(benchmark('--help').output.split())
-    assert all(f' {arch}' in text for arch in ARCHS)
+    assert [arch for arch in ARCHS if arch not in benchmark('--help').output] == []
 
 
 def test_a_failing_compilation_keeps_its_own_reason(tmp_path, monkeypatch):

@@ -1,0 +1,112 @@
+"""Draw the picture of the front page from the runs of `mmuniformer quickstart`.
+
+A line for each task shows validation images, each with its ground truth and what was predicted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+from pycocotools import mask as rle
+
+from mmuniformer.apis.quickstart import DATA, image_paths
+from mmuniformer.datasets.toy.folder import ToyData
+from mmuniformer.datasets.toy.skeleton import KEYPOINTS, LINKS
+from mmuniformer.datasets.toy.write import CLASSES, SEG_CLASSES, SEG_PALETTE, write_toy_data
+from mmuniformer.visualization import draw
+
+SCALE = 2
+"""By which images are enlarged before."""
+SCORE_THR, KEYPOINT_THR = 0.5, 0.3
+CLASS_COLORS = draw.colors(SEG_PALETTE, len(SEG_CLASSES))
+Record = Mapping[str, Any]
+
+
+def drawn_image(task: str, data: ToyData, path: Path, predictions: Path) -> list[np.ndarray]:
+    """Return an image, its ground truth and what was predicted: BGR, enlarged."""
+    image = cv2.imread(str(path))
+    image = cv2.resize(image, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_CUBIC)
+    if task == 'seg':
+        # Pillow reads the indices of a PNG with a palette, OpenCV its colors.
+        truth = np.array(Image.open(data.ade / 'annotations' / 'validation' / f'{path.stem}.png'))
+        found = np.array(Image.open(predictions / 'masks' / f'{path.stem}.png'))
+        # ADE counts classes from 1; 0 is unlabeled.
+        maps = (np.maximum(truth, 1) - 1, found)
+        drawn = (
+            cv2.resize(each, image.shape[1::-1], interpolation=cv2.INTER_NEAREST) for each in maps
+        )
+        return [image, *(draw.draw_map(image, each, SEG_CLASSES, CLASS_COLORS) for each in drawn)]
+    kind = 'person_keypoints' if task == 'pose' else 'instances'
+    truth = json.loads((data.coco / 'annotations' / f'{kind}_val2017.json').read_text())
+    found = json.loads((predictions / 'predictions.json').read_text())
+    # Toy images are named by their id.
+    truth, found = (
+        [record for record in records if record['image_id'] == int(path.stem)]
+        for records in (truth['annotations'], found)
+    )
+    if task == 'pose':
+        truth = [record for record in truth if record['num_keypoints']]
+        return [image, draw_keypoints(image, truth, 1), draw_keypoints(image, found, KEYPOINT_THR)]
+    found = [record for record in found if record['score'] >= SCORE_THR]
+    return [image, draw_masks(image, truth), draw_masks(image, found)]
+
+
+def boxes_of(found: Sequence[Record]) -> np.ndarray:
+    """Return COCO boxes as corners ``(N, 4)`` in the enlarged image."""
+    boxes = np.array([record['bbox'] for record in found], float).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes * SCALE
+
+
+def draw_masks(image: np.ndarray, found: Sequence[Record]) -> np.ndarray:
+    """Draw boxes and masks, given as polygons or run lengths."""
+    height, width = (side // SCALE for side in image.shape[:2])
+    masks = np.zeros((len(found), *image.shape[:2]), bool)
+    for mask, record in zip(masks, found, strict=True):
+        area = record['segmentation']
+        if isinstance(area, list):
+            area = rle.merge(rle.frPyObjects(area, height, width))
+        mask[:] = cv2.resize(rle.decode(area), image.shape[1::-1])
+    names = [CLASSES[record['category_id'] - 1] for record in found]
+    colored = [CLASS_COLORS[SEG_CLASSES.index(name)] for name in names]
+    return draw.draw_instances(image, boxes_of(found), names, colored, masks)
+
+
+def draw_keypoints(image: np.ndarray, found: Sequence[Record], lowest: float) -> np.ndarray:
+    """Draw keypoints whose visibility or score is at least ``lowest``."""
+    count = len(KEYPOINTS)
+    points = np.array([record['keypoints'] for record in found], float).reshape(-1, count, 3)
+    links = [(KEYPOINTS.index(a), KEYPOINTS.index(b)) for a, b in LINKS]
+    return draw.draw_poses(
+        image, boxes_of(found), points[..., :2] * SCALE, points[..., 2] >= lowest,
+        links, draw.colors(None, len(links)), draw.colors(None, count),
+    )  # fmt: skip
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write the picture of the tasks in ``results.json``."""
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('out', type=Path, help='picture to write')
+    parser.add_argument('--runs', type=Path, default=Path('work_dirs/quickstart'))
+    options = parser.parse_args(arguments)
+    data, lines = write_toy_data(DATA), {}
+    for result in json.loads((options.runs / 'results.json').read_text()):
+        task = result['task']
+        lines[f'{task}: image, ground truth, prediction'] = [
+            image
+            for path in image_paths(data)
+            for image in drawn_image(task, data, path, options.runs / task / 'predictions')
+        ]
+    cv2.imwrite(str(options.out), draw.contact_sheet(lines, columns=6))
+
+
+if __name__ == '__main__':
+    main(sys.argv[1:])
