@@ -172,6 +172,7 @@ def from_hub(file: HubFile, known: Identity) -> Path:
         OSError: It could not be fetched, or is another file.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.utils import HfHubHTTPError
 
     place = {'repo_id': file.repo, 'filename': file.path, 'revision': file.revision}
     found = try_to_load_from_cache(**place)
@@ -182,10 +183,17 @@ def from_hub(file: HubFile, known: Identity) -> Path:
     # The hub's client would try a host that does not answer for half a minute.
     with contextlib.suppress(HTTPError):
         urlopen(Request(file.url(endpoint), method='HEAD'), timeout=TIMEOUT).close()
-    try:
-        path = hf_hub_download(**place, endpoint=endpoint, force_download=isinstance(found, str))
-    except Exception as error:  # also what its HTTP client raises
-        raise OSError(f'{type(error).__name__}: {str(error).strip().splitlines()[0]}') from error
+    for pause in (*PAUSES, None):
+        try:
+            path = hf_hub_download(
+                **place, endpoint=endpoint, force_download=isinstance(found, str)
+            )
+            break
+        except Exception as error:  # also what its HTTP client raises
+            if pause is None or isinstance(error, HfHubHTTPError):
+                why = str(error).strip().splitlines()[0]
+                raise OSError(f'{type(error).__name__}: {why}') from error
+            time.sleep(pause)  # the connection broke; the hub keeps what it has
     known.check(Path(path))
     return Path(path)
 

@@ -237,6 +237,11 @@ class TestHub:
         assert download('https://huggingface.co/owner/repo/blob/main/sub/net.pth') == path
         assert hub.requests == [self.PATH]
 
+    def test_a_connection_that_breaks_is_tried_again(self, hub):
+        hub.limits = [1_000_000]
+        assert download(self.ADDRESS).read_bytes() == CONTENT
+        assert hub.requests == [self.PATH] * 2
+
     def test_offline_means_what_is_here(self, hub, monkeypatch):
         path = download(self.ADDRESS)
         monkeypatch.setenv('HF_HUB_OFFLINE', '1')
