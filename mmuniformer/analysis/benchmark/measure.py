@@ -142,6 +142,7 @@ def seconds_by_kind(call: Callable[[], Any], device: torch.device) -> dict[str, 
 def machine(device: torch.device) -> dict[str, Any]:
     """Describe what a measurement was made on, for the file that holds it."""
     installed = {each.name: each.version for each in importlib.metadata.distributions()}
+    installed['torch'] = torch.__version__  # names the build, too
     name = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, StopIteration):
         lines = Path('/proc/cpuinfo').read_text().splitlines()
