@@ -9,7 +9,7 @@ from torch import nn
 
 from mmuniformer.errors import InputError
 from mmuniformer.models import UniFormer3D, UniFormerLight3D
-from mmuniformer.models.execution import remove_policies
+from mmuniformer.models.execution import set_policies
 
 KINDS = {
     'joint': (UniFormer3D, {}),
@@ -45,7 +45,7 @@ def outputs_and_gradients(model):
 @pytest.mark.parametrize('name', KINDS)
 def test_fused_recomputing_network_gives_what_the_plain_one_gives(name, options):
     plain, model = filled(name, fused_attn=False), filled(name, **options)
-    remove_policies(plain)
+    set_policies(plain, fused_attn=False, policies={})
     buffers = {key: value.clone() for key, value in plain.named_buffers()}
     expected, got = outputs_and_gradients(plain.train()), outputs_and_gradients(model.train())
     torch.testing.assert_close(got[0], expected[0], rtol=0, atol=1e-11)
