@@ -62,8 +62,9 @@ def get_model(
 
     Args:
         name: One that ``list_models`` gives, or the path of a config. A config gives its
-            framework's model, ready for functions like ``inference_detector``. A bare backbone
-            needs torch and mmengine only.
+            framework's model, with the config as ``cfg``; for functions like
+            ``inference_detector``, call ``mmengine.registry.init_default_scope`` first. A bare
+            backbone needs torch and mmengine only.
         pretrained: True for the released weights; or a path or address of weights of this model (a
             bare backbone also takes its part of a whole model's). False for random weights.
         device: Where the model is put.
@@ -94,7 +95,7 @@ def get_model(
         raise UserError(f'{name}: no such file, and no model has that name. {hint}')
     cfg = load_config(name, {f'model.backbone.{key}': value for key, value in backbone.items()})
     model = build_model(cfg, weights_for(Path(name).stem, pretrained), device)
-    # As the frameworks' own functions, such as inference_detector, want it.
+    # As the frameworks' own functions want it.
     model.cfg = cfg
     if not hasattr(model, 'dataset_meta'):
         with scope_of(cfg):

@@ -60,7 +60,7 @@ class UniFormer(StagedBackbone):
         fused_attn: Attention without the matrix of weights in memory; False for the plain form.
         channels_last: Run in channels-last memory layout, which is faster; outputs are contiguous
             either way.
-        init_cfg: ``dict(type='Pretrained', checkpoint=PATH_OR_URL, head_dim=N)`` loads released
+        init_cfg: ``dict(type='Pretrained', checkpoint=PATH_OR_ADDRESS, head_dim=N)`` loads released
             weights; ``head_dim`` states what the file was trained with, where its name does not
             tell.
 

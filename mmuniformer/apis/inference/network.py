@@ -29,7 +29,7 @@ class Network:
     Args:
         task: Its task, a key of ``mmuniformer.apis.config.TASKS``.
         config: Path, or name of a shipped config.
-        checkpoint: Path or URL; None for random weights.
+        checkpoint: Path or address; None for random weights.
         device: A torch device; None for a GPU if there is one.
         amp: Run in half precision: bf16 on a CPU, fp16 elsewhere.
         cfg_options: New values by dotted key.

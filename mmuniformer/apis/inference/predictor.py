@@ -139,4 +139,4 @@ class Predictor:
 
 def plain(result: InstanceData | np.ndarray) -> dict[str, np.ndarray]:
     """Return a task's result as arrays by name."""
-    return {'label_map': result} if isinstance(result, np.ndarray) else dict(result.items())
+    return {'label_map': result} if isinstance(result, np.ndarray) else dict(sorted(result.items()))

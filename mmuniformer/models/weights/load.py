@@ -50,7 +50,7 @@ def load_pretrained(
 
     Args:
         model: The backbone; it has an attribute ``head_dim``.
-        checkpoint: Path or URL.
+        checkpoint: Path or address.
         prefix: Where in a whole model the backbone is; ``backbone`` by default.
         map_location: As in ``torch.load``.
         head_dim: What the file was trained with; overrides what its name tells.
