@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from mmuniformer.cli import doctor
 from mmuniformer.compat import TORCH_HAS_ALLOW_LIST
 
-TASKS = ('det', 'seg', 'pose')
+TASKS = ('det', 'seg', 'pose', 'cls', 'video')
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_broken_torchvision_blocks_mmengine_and_an_absent_one_only_mmpose(outcom
     findings = {finding.name: finding for finding in doctor.examine()}
     assert [name for name, f in findings.items() if f.state != 'ok'] == ['torchvision', 'mmpose']
     assert findings['mmpose'].found == 'waits for torchvision'
-    assert doctor.runnable(list(findings.values())) == {'det': True, 'seg': True, 'pose': False}
+    assert doctor.runnable(list(findings.values())) == {task: task != 'pose' for task in TASKS}
 
 
 UPSTREAM = {'mmengine': '0.10.7', 'mmcv': '2.1.0', 'mmdet': '3.3.0', 'mmsegmentation': '1.2.2'}
@@ -227,10 +227,12 @@ def test_parts_that_need_a_broken_one_wait_for_it(outcomes):
 @pytest.mark.parametrize(
     ('broken', 'remaining'),
     [
-        ('mmdet', {'seg', 'pose'}),
-        ('mmseg', {'det', 'pose'}),
-        ('mmpose', {'det', 'seg'}),
-        ('xtcocotools', {'det', 'seg'}),
+        ('mmdet', {'seg', 'pose', 'cls', 'video'}),
+        ('mmseg', {'det', 'pose', 'cls', 'video'}),
+        ('mmpose', {'det', 'seg', 'cls', 'video'}),
+        ('xtcocotools', {'det', 'seg', 'cls', 'video'}),
+        ('mmpretrain', {'det', 'seg', 'pose', 'video'}),
+        ('mmaction', {'det', 'seg', 'pose', 'cls'}),
         ('mmcv', set()),
         ('torch', set()),
         ('mmuniformer', set()),
@@ -252,7 +254,7 @@ def test_status_and_json(outcomes):
     done = CliRunner().invoke(doctor.command, ['--json'])
     assert done.exit_code == 1
     report = json.loads(done.stdout)
-    assert report['tasks'] == {'det': True, 'seg': False, 'pose': True}
+    assert report['tasks'] == {task: task != 'seg' for task in TASKS}
     (mmseg,) = [part for part in report['parts'] if part['name'] == 'mmseg']
     assert (mmseg['state'], mmseg['fix']) == ('broken', 'pip install ftfy regex')
 
@@ -301,6 +303,16 @@ def test_loader_that_runs_code_is_found_out():
     )
     found = doctor._probe(part._replace(code=free + part.code))
     assert found == ('', 'a checkpoint ran code of its own')
+
+
+def test_classification_is_an_extra(outcomes):
+    outcomes['mmaction'] = ('', "ModuleNotFoundError: No module named 'einops'")
+    done = CliRunner().invoke(doctor.command, ['--json'])
+    assert done.exit_code == 0
+    report = json.loads(done.stdout)
+    assert report['tasks'] == {task: task != 'video' for task in TASKS}
+    (part,) = [part for part in report['parts'] if part['name'] == 'mmaction']
+    assert part['fix'] == 'pip install einops==0.8.2'
 
 
 @pytest.mark.slow
