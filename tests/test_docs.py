@@ -10,11 +10,14 @@ import pytest
 from test_rooms import ROOMS
 
 from mmuniformer import cli
+from mmuniformer.compat import CAN_EXPORT
 
 ROOT = Path(__file__).resolve().parents[1]
-SKIPPED = ('.venv', 'build', '.git', 'work_dirs', 'data', 'predictions')
+SKIPPED = ('build', '.git', 'work_dirs', 'data', 'predictions')
 PAGES = sorted(
-    path for path in ROOT.rglob('*.md') if path.relative_to(ROOT).parts[0] not in SKIPPED
+    path
+    for path in ROOT.rglob('*.md')
+    if (top := path.relative_to(ROOT).parts[0]) not in SKIPPED and not top.startswith('.venv')
 )
 each_page = pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 PLACEHOLDER = re.compile(r'@[A-Z_]+@|PLACEHOLDER|TODO|FIXME|_EPOCHS\b|XXX|\?\?\?')
@@ -85,6 +88,8 @@ def command_lines():
 
 @pytest.mark.parametrize('words', list(command_lines()))
 def test_commands_and_their_options_exist(words):
+    if words[0] == 'export' and not CAN_EXPORT:
+        pytest.skip('this torch is too old to export')
     known = cli.LazyGroup.get_command(cli.group, None, words[0])
     if words[0].startswith('-'):
         known = cli.group

@@ -280,6 +280,19 @@ EXPLAINED = {
     ('openmim', 'opendatalab'),
     ('lvis', 'opencv-python'),
 }
+EXPLAINED_ON = {
+    'pinned': set(),
+    'onedl': {
+        ('onedl-mmsegmentation', 'opencv-python'),
+        ('onedl-mmcv', 'opencv-python'),
+        ('onedl-mim', 'opendatalab'),
+        ('imaug', 'opencv-python'),
+        ('imagecorruptions-imaug', 'opencv-python'),
+        ('imagecorruptions-imaug', 'numba'),
+    },
+    'old': set(),
+}
+OTHER_VERSION = ('imaug 0.4.3 has requirement opencv-', 'onedl-mim 0.5.1 has requirement pandas')
 
 
 def test_pip_check_reports_only_what_is_explained(bootstrap):
@@ -288,11 +301,12 @@ def test_pip_check_reports_only_what_is_explained(bootstrap):
     found = re.findall(
         r'^(\S+) \S+ requires (\S+), which is not installed', done.stdout, re.MULTILINE
     )
-    complaints = [
-        line for line in done.stdout.splitlines() if line != 'No broken requirements found.'
-    ]
+    ignored = ('No broken requirements found.', *OTHER_VERSION)
+    complaints = [line for line in done.stdout.splitlines() if not line.startswith(ignored)]
     assert len(found) == len(complaints), done.stdout
-    assert set(found) <= EXPLAINED
+    # A CUDA build may stand without its libraries (MMUNIFORMER_FIX_TORCH).
+    cuda = {pair for pair in found if pair[0] == 'torch' and re.match('nvidia-|triton', pair[1])}
+    assert set(found) - cuda <= EXPLAINED | EXPLAINED_ON[this_stack()]
     for pair in EXPLAINED:
         assert all(name in bootstrap.CONSTRAINTS.read_text() for name in pair)
 
@@ -355,7 +369,7 @@ def test_only_the_step_that_is_off_runs(bootstrap, environment, installed):
 def test_step_whose_probe_fails_runs_again(bootstrap, environment, installed, monkeypatch):
     monkeypatch.setattr(environment, 'probe', lambda code: code != 'import mmcv.ops')
     bootstrap.install_stack(environment)
-    assert environment.ran[0] == "step 6/9 'mmcv'"
+    assert re.fullmatch(r"step 6/\d+ 'mmcv'", environment.ran[0])
     assert len(environment.ran) == 2
 
 
@@ -444,6 +458,7 @@ def test_make_help_lists_the_targets(repository):
         'quickstart-seg',
         'quickstart-pose',
         'test',
+        'test-gpu',
         'performance',
         'release-check',
         'lint',

@@ -7,9 +7,12 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from mmuniformer.compat import TORCH_HAS_ALLOW_LIST
 from mmuniformer.models import UniFormer, UniFormerLight
 from mmuniformer.models.hourglass import HourglassBlock, TokenState
 
+HALF = pytest.mark.parametrize('dtype', [torch.float16] * TORCH_HAS_ALLOW_LIST + [torch.bfloat16])
+"""Before 2.6, torch has no float16 on CPUs."""
 BOTH = pytest.mark.parametrize('backbone', [UniFormer, UniFormerLight])
 PRESETS = [
     (UniFormer, 'nano'), (UniFormer, 'small'), (UniFormer, 'small_plus'),
@@ -165,7 +168,7 @@ def test_light_models_in_two_threads_give_what_each_gives_alone():
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@HALF
 def test_token_order_survives_half_precision(dtype):
     """With all branches zero the block must put 4,200 tokens back where they were."""
     torch.manual_seed(0)
@@ -184,7 +187,7 @@ def test_token_order_survives_half_precision(dtype):
 
 
 @BOTH
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@HALF
 def test_half_precision_stays_close_to_float32(backbone, dtype):
     torch.manual_seed(0)
     model = backbone('nano').eval()
@@ -199,7 +202,7 @@ def test_half_precision_stays_close_to_float32(backbone, dtype):
     assert all(out.isfinite().all() for out in outs)
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@HALF
 @pytest.mark.parametrize('training', [False, True])
 def test_scores_stay_in_float32_under_autocast(dtype, training):
     model = UniFormerLight('nano').train(training)
