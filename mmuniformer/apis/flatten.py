@@ -34,6 +34,7 @@ def flatten(cfg: Config) -> str:
         UserError: A value cannot be written as Python source.
     """
     content = cfg.to_dict()
+    update_variables(content)
     names = [name for name in content if name not in SETTINGS and shared(content[name])]
     writer = Writer()
     blocks = []
@@ -58,6 +59,21 @@ SETTINGS = {
     *('runner_type', 'custom_imports', 'data_mode', 'tta_model', 'tta_pipeline'),
 }
 """What mmengine's runner and the frameworks read by name."""
+
+
+def update_variables(content: dict[str, Any]) -> None:
+    """Give variables the values that options have given to the datasets made of them."""
+    datasets = {}
+    for split in ('train', 'val', 'test'):
+        dataset = (content.get(f'{split}_dataloader') or {}).get('dataset')
+        if isinstance(dataset, Mapping) and 'pipeline' in dataset:
+            datasets[split] = dataset
+            if f'{split}_pipeline' in content:
+                content[f'{split}_pipeline'] = dataset['pipeline']
+    for name, key in (('dataset_type', 'type'), ('data_root', 'data_root'), ('metainfo',) * 2):
+        values = {repr(d.get(key)): d.get(key) for d in datasets.values()}
+        if name in content and len(values) == 1:
+            (content[name],) = values.values()
 
 
 def shared(value: Any) -> bool:

@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 
 from mmuniformer.apis.config import load_config
-from mmuniformer.apis.flatten import flatten
+from mmuniformer.apis.flatten import SETTINGS, flatten
 from mmuniformer.compat import CONFIGS, find_shipped_bases
 from mmuniformer.errors import UserError
 
@@ -45,6 +45,24 @@ def test_folder_of_the_data_and_codec_are_changed_in_one_place():
         crop = next(step for step in dataset.pipeline if step.type == 'TopdownAffine')
         assert crop.input_size == changed.model.head.decoder.input_size == (96, 128)
     assert changed.test_evaluator.ann_file.startswith('own/annotations/')
+
+
+def test_variables_are_what_options_have_made_of_them():
+    loaders = [f'{split}_dataloader.dataset' for split in ('train', 'val', 'test')]
+    options = {
+        **{f'{loader}.data_root': '/mine/' for loader in loaders},
+        **{f'{loader}.type': 'AP10KDataset' for loader in loaders},
+        'train_dataloader.dataset.pipeline.2.direction': 'vertical',
+        'val_evaluator.ann_file': '/mine/val.json',
+    }
+    cfg = load_config('td-hm_uniformer-small_8xb128-210e_coco-256x192', options)
+    text = flatten(cfg)
+    changed = run(text)
+    assert (changed['data_root'], changed['dataset_type']) == ('/mine/', 'AP10KDataset')
+    assert changed['train_pipeline'][2]['direction'] == 'vertical'
+    assert text.count("'/mine/") == text.count('AP10KDataset') == text.count('vertical') == 1
+    settings = {name: value for name, value in cfg.to_dict().items() if name in SETTINGS}
+    assert by_name({name: changed[name] for name in settings}) == by_name(settings)
 
 
 def test_values_are_written_as_they_are():
