@@ -182,7 +182,7 @@ class CheckedRunner(Runner):
     def checked(self, loop: BaseLoop, split: str) -> BaseLoop:
         """Return a loop whose metrics have what they need."""
         metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', ())
-        if self.cfg.get('check_data', True):
+        if self.cfg.get('check_data', True) and hasattr(loop, 'dataloader'):
             check_scoring(metrics, loop.dataloader.dataset, split)
             if split == 'val':
                 for hook in self.hooks:
