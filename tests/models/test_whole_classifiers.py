@@ -1,5 +1,7 @@
 """The backbones and heads in mmpretrain's and mmaction2's own models."""
 
+import importlib
+
 import pytest
 import torch
 
@@ -62,6 +64,26 @@ def total(losses):
 def assert_all_trained(model, losses):
     total(losses).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize(('heading', 'scope'), [('Images', 'mmpretrain'), ('Clips', 'mmaction')])
+def test_models_of_the_guide_run(repository, heading, scope):
+    from mmengine.config import Config
+    from mmengine.registry import MODELS, init_default_scope
+
+    page = (repository / 'docs' / 'classification.md').read_text()
+    code = page.partition(f'## {heading}\n')[2].partition('```python\n')[2].partition('```')[0]
+    cfg = Config.fromstring(code, '.py').model
+    init_default_scope(scope)
+    importlib.import_module(f'{scope}.models')
+    model = MODELS.build(cfg).eval()
+    inputs = torch.rand((1, 3, 64, 64) if scope == 'mmpretrain' else (1, 1, 3, 2, 64, 64))
+    options = {} if scope == 'mmpretrain' else dict(stage='head')
+    with torch.no_grad():
+        out = model(inputs, mode='tensor', **options)
+    assert (out[0] if isinstance(out, tuple) else out).shape[-1] == cfg.get(
+        'head', cfg.get('cls_head')
+    ).num_classes
 
 
 def test_stock_classifier_trains_and_predicts():

@@ -15,6 +15,9 @@ from mmuniformer.models.weights.load import split_init_cfg
 from mmuniformer.models.weights.released import PARALLEL_PREFIX, state_dict_of
 from mmuniformer.registry import HOOKS
 
+WHOLE = {'cls_head.fc_cls': ' --to mmaction', 'head.fc': ' --to mmpretrain'}
+"""Options that write whole classifiers, by a layer of the models."""
+
 
 @HOOKS.register_module()
 class CheckpointGuardHook(Hook):
@@ -41,9 +44,10 @@ class CheckpointGuardHook(Hook):
                 raw = CheckpointLoader.load_checkpoint(source, 'cpu')
                 state = checked_state_dict(runner.model, raw, source, fine_tune=True)
                 if state.keys().isdisjoint(visible_keys(raw)):
+                    to = next((WHOLE[part] for part in WHOLE if f'{part}.weight' in state), '')
                     raise CheckpointError(
                         f'{source} lays out its weights in a way that model.init_cfg does not '
-                        f'read: rewrite it with `mmuniformer convert {source} NEW.pth`'
+                        f'read: rewrite it with `mmuniformer convert {source} NEW.pth{to}`'
                     )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
