@@ -94,6 +94,15 @@ def test_truncated(path, share):
         load_state_dict_file(path)
 
 
+def test_a_pickle_under_the_name_is_not_run(tmp_path):
+    mark, path = tmp_path / 'executed', tmp_path / 'evil.safetensors'
+    path.write_bytes(f'cos\nmkdir\n(V{mark}\ntR.'.encode())
+    for use in (load_state_dict_file, lambda p: load_checkpoint(nn.Linear(1, 1), str(p))):
+        with pytest.raises(CheckpointError, match='is truncated or no'):
+            use(path)
+    assert not mark.exists()
+
+
 def test_head_dim_of_the_file_is_heeded(tmp_path, nano):
     path = tmp_path / 'x.safetensors'
     tensors.write(path, nano.state_dict(), {'mmuniformer': {'head_dim': 32}})
