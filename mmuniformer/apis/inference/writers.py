@@ -16,7 +16,7 @@ from mmuniformer.apis.inference.decode import is_video
 from mmuniformer.apis.inference.run import Task
 from mmuniformer.apis.inference.sources import Frame, Source
 from mmuniformer.errors import UserError, refuse_existing
-from mmuniformer.models.weights.files import part_of, whole_file
+from mmuniformer.models.weights.files import part_of, sync, whole_file
 
 JPEGS = ('.jpg', '.jpeg')
 JPEG_QUALITY = 92
@@ -82,6 +82,7 @@ class Writer:
                     self.stream.write('\n]\n' if self.records else '[]\n')
                     self.stream.close()
                     write_whole(self.listing, (json.dumps(content, indent=1) + '\n').encode())
+                    sync(self.part)
                     os.replace(self.part, self.results)
                 self.finished = True
         finally:
