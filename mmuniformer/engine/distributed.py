@@ -70,8 +70,11 @@ def join_on_cpu(launcher: str, settings: Mapping[str, Any]) -> None:
     dist.init_process_group('gloo', **options)
 
 
-class CPUSyncBatchNorm(nn.SyncBatchNorm):
+class CPUSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     """SyncBN on CPUs: torch's wants GPUs. Statistics are those of the batches of all processes."""
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        """Take maps of any number of axes."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize ``(N, C, ...)``."""

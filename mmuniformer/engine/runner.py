@@ -13,7 +13,7 @@ from mmengine.dist import is_distributed, is_main_process, master_only
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import convert_sync_batchnorm, is_model_wrapper
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import HOOKS, MODEL_WRAPPERS, OPTIM_WRAPPERS
 from mmengine.runner import BaseLoop, Runner
@@ -71,15 +71,15 @@ class CheckedRunner(Runner):
         """Wrap as mmengine does; without a GPU in what works on CPUs."""
         if not self.distributed or get_device() != 'cpu' or is_model_wrapper(model):
             return super().wrap_model(model_wrapper_cfg, model)
+        if self.cfg.get('sync_bn'):
+            model = convert_sync_batchnorm(model)
+        sync_on_cpu(model)
         settings = {'type': 'MMDistributedDataParallel', **(model_wrapper_cfg or {})}
         if issubclass(class_of(settings, MODEL_WRAPPERS), DistributedDataParallel):
-            settings['device_ids'] = None
             settings.setdefault('broadcast_buffers', False)
             unused = self.cfg.get('find_unused_parameters', False)
             settings.setdefault('find_unused_parameters', unused)
-        wrapped = super().wrap_model(settings, model)
-        sync_on_cpu(wrapped)
-        return wrapped
+        return MODEL_WRAPPERS.build(settings, default_args={'module': model})
 
     def register_hook(self, hook: Hook | dict[str, Any], *args: Any, **kwargs: Any) -> None:
         """Register as mmengine does; its CheckpointHook becomes the one that loses nothing."""
