@@ -270,7 +270,7 @@ def test_text_names_every_part_and_keeps_a_fix_on_one_line(outcomes):
         "mmcv                  broken   ModuleNotFoundError: No module named 'mmcv._ext'"
     )
     assert lines[at + 1].startswith('    fix: pip install setuptools==80.10.2 ninja && pip install')
-    assert 'mmcv==2.1.0' in lines[at + 1]
+    assert re.search(r' (mmcv==2.1.0|onedl-mmcv==2.3.6) ', lines[at + 1])  # the stack it runs on
     assert 'det: cannot run' in lines
 
 
