@@ -458,6 +458,7 @@ def test_make_help_lists_the_targets(repository):
         'quickstart-seg',
         'quickstart-pose',
         'test',
+        'test-slow',
         'test-gpu',
         'performance',
         'release-check',
