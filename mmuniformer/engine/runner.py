@@ -31,7 +31,7 @@ from mmuniformer.engine.faults import explained, last_checkpoint
 from mmuniformer.engine.hooks.checkpoint import CheckpointHook
 from mmuniformer.engine.loops import resumable_loop
 from mmuniformer.engine.precision import keep_interfaces_in_float32
-from mmuniformer.engine.saving import resumable
+from mmuniformer.engine.saving import resumable, whole_beside
 from mmuniformer.engine.workers import PatientWorker, name_samples
 from mmuniformer.errors import CheckpointError, UserError
 from mmuniformer.models.weights.files import fetch, load_state_dict_file, whole_file
@@ -236,7 +236,12 @@ class CheckedRunner(Runner):
             raise
         except Exception:
             if '://' not in str(filename):  # only now: to read a sound file twice takes time
-                load_state_dict_file(filename)
+                try:
+                    load_state_dict_file(filename)
+                except CheckpointError as error:
+                    other = whole_beside(Path(filename)) if self._resume else None
+                    hint = f'. {other} is whole: resume from it' if other else ''
+                    raise CheckpointError(f'{error}{hint}') from error
             raise
         if self._resume and 'message_hub' not in checkpoint:
             raise CheckpointError(

@@ -71,6 +71,14 @@ def resumable(work_dir: str | Path) -> Path | None:
     return None
 
 
+def whole_beside(path: Path) -> Path | None:
+    """Return the last whole checkpoint of a training run beside a damaged one, or None."""
+    for other in candidates(path.parent, None):
+        if other != path and iterations(other) >= 0:
+            return other
+    return None
+
+
 def candidates(work_dir: Path, named: Path | None) -> Iterator[Path]:
     """Yield the checkpoints of a run, the last first; the named one before all."""
     if named is not None and named.is_file():

@@ -202,6 +202,12 @@ class TestResume:
             train(checkpoint={'interval': 1}, resume=True)
         assert names(work) == ['epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth']
 
+    def test_damaged_file_that_was_asked_for_is_refused_with_the_one_before(self, train, work):
+        last = work / 'epoch_3.pth'
+        last.write_bytes(last.read_bytes()[:-3000])
+        with pytest.raises(CheckpointError, match=r'epoch_3.*/epoch_2\.pth is whole: resume from'):
+            train(resume=True, load_from=str(last))
+
     def test_new_work_dir(self, tmp_path):
         assert saving.resumable(tmp_path / 'none') is None
 
