@@ -44,6 +44,7 @@ class Kill(Hook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         if runner.iter == self.iteration and get_rank() == self.rank:
+            Path(runner.work_dir, 'killed').touch()
             os.kill(os.getpid(), self.number)
 
 

@@ -92,7 +92,6 @@ log_processor = dict(by_epoch=False)
         config = tmp_path / f'{part}.py'
         config.write_text(text)
         torchrun = ['-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}']
-        begin = time.monotonic()
         done = subprocess.run(
             [
                 *(sys.executable, '-P', *torchrun * (processes > 1)),
@@ -110,7 +109,7 @@ log_processor = dict(by_epoch=False)
             capture_output=True,
             text=True,
         )
-        done.seconds = time.monotonic() - begin
+        done.end = time.time()
         done.work_dir = tmp_path / part
         done.config = config
         if result.exists():
@@ -150,7 +149,7 @@ def test_killed_process_ends_the_run_with_a_message(train):
     kill = {'type': 'Kill', 'iteration': 7}
     done = train(SEG, 2, batch=1, steps=200, hooks=[kill])
     assert done.returncode != 0
-    assert done.seconds < 60
+    assert done.end - (done.work_dir / 'killed').stat().st_mtime < 60
     assert 'Error: Another process of this run has ended' in done.stderr
     last = done.work_dir / 'iter_5.pth'
     assert f'The last good checkpoint is {last}: train again with --resume' in done.stderr
