@@ -19,6 +19,7 @@ from mmuniformer.apis.config import find_config, load_config, scope_of
 from mmuniformer.apis.inference import Predictor
 from mmuniformer.apis.models import build_model, get_model
 from mmuniformer.cli import group
+from mmuniformer.compat import CAN_EXPORT
 from mmuniformer.errors import CheckpointError
 from mmuniformer.models.weights.load import load_pretrained
 
@@ -86,6 +87,8 @@ COMMANDS = {
 @each_form
 @pytest.mark.parametrize('route', COMMANDS)
 def test_command_names_the_file_and_the_reason(route, evil):
+    if route == 'export' and not CAN_EXPORT:
+        pytest.skip('this torch is too old to export, which is said first')
     done = CliRunner().invoke(group, COMMANDS[route](evil))
     assert (done.exit_code, type(done.exception)) == (1, SystemExit), done.output
     assert evil in done.output
