@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -64,7 +65,7 @@ class FiniteHook(Hook):
         model, wrapper = unwrapped(runner.model), runner.optim_wrapper
         self.names = {parameter: name for name, parameter in model.named_parameters()}
         for each in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
-            each.optimizer.register_step_pre_hook(self.before_step)
+            ask_first(each.optimizer, self.before_step)
             if getattr(each, 'clip_grad_kwargs', None):
                 # Clipping spreads NaN over all gradients: look where it is before.
                 each.clip_func = LooksFirst(each.clip_func, self)
@@ -92,7 +93,7 @@ class FiniteHook(Hook):
                 f'{name} ({share:.0%} of its values)'
             )
 
-    def before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    def before_step(self, optimizer: Optimizer) -> None:
         """Leave a parameter without a gradient as it is: that is what optimizers do."""
         parameters = [each for group in optimizer.param_groups for each in group['params']]
         self.look(parameters)
@@ -164,6 +165,21 @@ class LooksFirst:
         parameters = list(parameters)
         self.hook.look(parameters)
         return self.clip(parameters, **kwargs)
+
+
+def ask_first(optimizer: Optimizer, ask: Callable[[Optimizer], None]) -> None:
+    """Call ``ask`` before each step.
+
+    PyTorch's own hook is lost below 2.2 at least, once anything in the process was compiled.
+    """
+    step = optimizer.step
+
+    @functools.wraps(step)
+    def asking(*args: Any, **kwargs: Any) -> Any:
+        ask(optimizer)
+        return step(*args, **kwargs)
+
+    optimizer.step = asking
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
