@@ -18,7 +18,7 @@ WORKER_GRACE = 15
 """Seconds for which a process that loads data goes on when it is told to end."""
 
 TAIL = 1 << 16
-"""Bytes at the end of a JPEG among which its last marker is: some cameras write more behind it."""
+"""Bytes at the end of a file that are searched for its last marker before it is decoded."""
 
 
 class PatientWorker:
@@ -109,8 +109,8 @@ class NamingCompose(Compose):
 
 def is_cut_off(file: Path) -> bool:
     """Tell whether a JPEG or PNG lacks its end; others and what cannot be read pass."""
-    ends = {'.jpg': b'\xff\xd9', '.jpeg': b'\xff\xd9', '.png': b'IEND'}
-    end = ends.get(file.suffix.lower())
+    markers = {'.jpg': b'\xff\xd9', '.jpeg': b'\xff\xd9', '.png': b'IEND'}
+    end = markers.get(file.suffix.lower())
     if end is None:
         return False
     try:
@@ -123,7 +123,22 @@ def is_cut_off(file: Path) -> bool:
     if start[:2] != b'\xff\xd8' and start != b'\x89PNG':  # the suffix is wrong
         return False
     # A JPEG's thumbnail, before the image, has an end of its own.
-    return tail.rfind(end) <= tail.rfind(b'\xff\xda') if end[0] == 255 else end not in tail
+    ends = tail.rfind(end) > tail.rfind(b'\xff\xda') if end[0] == 255 else end in tail
+    return not ends and not decodes(file)  # phones write videos behind their photos
+
+
+def decodes(file: Path) -> bool:
+    """Tell whether Pillow reads an image to its end; larger ones than it takes pass."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            image.load()
+    except Image.DecompressionBombError:
+        return True
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True
 
 
 def name_samples(dataset: Any, check_size: bool) -> None:

@@ -39,6 +39,9 @@ def test_whole_files_pass(image):
     with open(image, 'ab') as file:
         file.write(b'\x00' * 5000)  # some cameras do
     assert not is_cut_off(image)
+    with open(image, 'ab') as file:
+        file.write(b'a video \xff\xda' * 9000)  # phones do
+    assert not is_cut_off(image)
     data = {'img_path': str(image), 'width': 400, 'height': 300}
     assert NamingCompose([read], True)(data)['img'].shape == (300, 400, 3)
 
