@@ -10,7 +10,8 @@ import click
 from mmuniformer.apis.config import load_config
 from mmuniformer.apis.flatten import flatten
 from mmuniformer.cli.options import ConfigCommand, cfg_options
-from mmuniformer.errors import refuse_existing
+from mmuniformer.errors import UserError, refuse_existing
+from mmuniformer.models.weights.files import whole_file
 
 
 @click.command('config', cls=ConfigCommand)
@@ -35,5 +36,9 @@ def command(config: str, out: Path | None, force: bool, cfg_options: dict[str, A
         click.echo(text, nl=False)
         return
     refuse_existing(out, force)
-    out.write_text(text, encoding='utf-8')
+    try:
+        with whole_file(out) as part:
+            part.write_text(text, encoding='utf-8')
+    except OSError as error:
+        raise UserError(f'--out {out} cannot be written: {error}') from error
     click.echo(f'wrote {out}')

@@ -110,3 +110,14 @@ def test_export_names_the_torch_that_can(monkeypatch):
     needed = f'Error: mmuniformer export needs torch {compat.EXPORT_TORCH} or later, this is '
     assert done.stderr.startswith(f'{needed}{compat.torch.__version__}: ')
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_config_makes_the_folder_of_its_file_or_names_it(tmp_path):
+    (tmp_path / 'a.py').write_text("default_scope = 'mmseg'\n")
+    out = tmp_path / 'new' / 'b.py'
+    done = invoke('config', f'{tmp_path}/a.py', '--out', f'{out}')
+    assert done.output == f'wrote {out}\n'
+    assert out.read_text() == "default_scope = 'mmseg'\n"
+    done = invoke('config', f'{tmp_path}/a.py', '--out', f'{out}/c.py')
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f'Error: --out {out}/c.py cannot be written: ')

@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import stat
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from mmuniformer.compat import load_file
 from mmuniformer.engine import saving
 from mmuniformer.engine.hooks import CheckpointHook
 from mmuniformer.errors import CheckpointError, UserError
+from mmuniformer.models.weights.files import whole_file
 
 EVERY = {'interval': 1, 'max_keep_ckpts': 1}
 
@@ -113,6 +115,17 @@ def test_full_disk_is_named(train, tmp_path, monkeypatch, call):
     monkeypatch.undo()
     assert names(tmp_path / 'work') == ['epoch_1.pth']
     assert not list((tmp_path / 'work').glob('.part*'))
+
+
+def test_file_systems_that_sync_no_folders(tmp_path, monkeypatch):
+    def fsync(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, 'fsync', fsync)
+    with whole_file(tmp_path / 'a.pth') as part:
+        part.write_bytes(b'whole')
+    assert (tmp_path / 'a.pth').read_bytes() == b'whole'
 
 
 def test_work_dir_that_becomes_a_file_is_named(train, tmp_path):

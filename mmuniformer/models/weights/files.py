@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pickle
 import struct
@@ -33,6 +34,9 @@ UNREADABLE = (
 
 PART = '.part-'
 """How the name of a file starts that is not whole yet."""
+
+REFUSALS = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM)
+"""How Windows and some network file systems refuse to wait for a folder."""
 
 
 def load_state_dict_file(
@@ -138,13 +142,15 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 def sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
-    if os.name == 'nt' and path.is_dir():  # Windows opens no folders
-        return
-    handle = os.open(path, os.O_RDWR if os.name == 'nt' else os.O_RDONLY)
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(path, os.O_RDWR if os.name == 'nt' else os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in REFUSALS or not path.is_dir():
+            raise
 
 
 def part_of(path: Path) -> Path:
