@@ -80,10 +80,10 @@ def test_killed_training_is_the_uninterrupted_one(toy_root, tmp_path, name):
     work, whole = tmp_path / 'killed', tmp_path / 'whole'
     done = while_writing = 0
     while done < kills:
-        logs = set(work.glob('*/*.log'))
+        logs, parts = set(work.glob('*/*.log')), set(work.glob('.part-*.pth'))
         process = train(name, toy_root, work, tmp_path / 'log')
         if done % 2:
-            started = wait_for(process, lambda: list(work.glob('.part-*.pth')))
+            started = wait_for(process, lambda parts=parts: set(work.glob('.part-*.pth')) - parts)
         else:
             started = wait_for(process, lambda logs=logs: set(work.glob('*/*.log')) - logs)
             time.sleep(chance.uniform(0, 3))
@@ -97,7 +97,7 @@ def test_killed_training_is_the_uninterrupted_one(toy_root, tmp_path, name):
         process.kill()
         process.join()
         done += process.exitcode == -signal.SIGKILL
-        while_writing += bool(list(work.glob('.part-*.pth')))
+        while_writing += bool(set(work.glob('.part-*.pth')) - parts)
         for path in work.glob(f'{unit}_*.pth'):
             load_file(path)  # whole, whatever happened
     for folder in (work, whole):
