@@ -1,4 +1,4 @@
-"""Several processes on CPUs, for which mmengine would ask for a GPU each."""
+"""Several processes: what they agree on, and how they run on CPUs, where mmengine wants GPUs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from mmengine.dist import all_reduce as reduce_in_place
+from mmengine.dist import get_world_size
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
@@ -27,6 +29,15 @@ COMMANDS = {
     'slurm': 'srun --ntasks N mmuniformer train ...',
     'mpi': 'mpirun -np N mmuniformer train ...',
 }
+
+
+def highest(value: int) -> int:
+    """Return the highest value that a process of the run has; all have to ask at once."""
+    if get_world_size() == 1:
+        return value
+    values = torch.tensor(int(value))
+    reduce_in_place(values, 'max')
+    return int(values)
 
 
 def check_launcher(launcher: str) -> None:

@@ -88,6 +88,12 @@ def test_infinite_gradient_of_one_parameter_is_named(train):
     assert 'worst norm.weight (25% of its values)' in str(caught.value)
 
 
+def test_all_processes_stop_for_one(train, monkeypatch):
+    monkeypatch.setattr('mmuniformer.engine.hooks.finite.highest', lambda found: 1)
+    with pytest.raises(UserError, match='^iteration 1: another process has met NaN or Inf, see'):
+        train()
+
+
 def test_accumulated_gradients_go_with_the_spoiled_batch(train):
     wrapper = {'accumulative_counts': 2}
     watch = Watch()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mmuniformer.engine.checkpoint import unwrapped
+from mmuniformer.engine.distributed import highest
 from mmuniformer.engine.hooks.interrupt import save_state
 from mmuniformer.engine.loops import EpochLoop
 from mmuniformer.errors import UserError
@@ -114,7 +115,8 @@ class FiniteHook(Hook):
             for name, value in (outputs or {}).items()
             if 'loss' in name and isinstance(value, Tensor) and not all_finite([value])
         }
-        if losses or self.worst:
+        # While gradients are accumulated, one process may see what the others do not.
+        if highest(bool(losses or self.worst)):
             self.act(runner, batch_idx, data_batch, losses)
             return
         self.in_a_row = 0
@@ -136,6 +138,7 @@ class FiniteHook(Hook):
         runner.optim_wrapper.zero_grad()  # what was accumulated before holds it, too
         found = [', '.join(f'{name} is {value}' for name, value in losses.items())] * bool(losses)
         found += [self.worst] * bool(self.worst)
+        found = found or ['another process has met NaN or Inf, see its message']
         text = f'iteration {runner.iter + 1}: {"; ".join(found)}. Images: {images(data_batch)}'
         self.in_a_row += 1
         if self.action == 'stop' or self.in_a_row > self.limit:

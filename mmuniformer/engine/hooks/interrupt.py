@@ -9,12 +9,12 @@ import threading
 import time
 from typing import Any
 
-import torch
-from mmengine.dist import all_reduce, barrier, get_world_size, is_main_process
+from mmengine.dist import barrier, get_world_size, is_main_process
 from mmengine.hooks import EMAHook, Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
 
+from mmuniformer.engine.distributed import highest
 from mmuniformer.engine.hooks.random_state import RandomStateHook
 from mmuniformer.engine.loops import EpochLoop
 from mmuniformer.engine.saving import INTERRUPTED, point_to
@@ -89,7 +89,7 @@ class InterruptHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Save and end, if a signal came to any process and no gradients are being accumulated."""
-        number = self.agreed()
+        number = highest(self.received)
         wrapper = runner.optim_wrapper
         if number and not (isinstance(wrapper, OptimWrapper) and not wrapper.should_update()):
             done = batch_idx + 1 if isinstance(runner.train_loop, EpochLoop) else 0
@@ -103,20 +103,12 @@ class InterruptHook(Hook):
             return
         loader = runner.val_dataloader
         in_step = get_world_size() == 1 or getattr(loader.sampler, 'round_up', False)
-        number = self.agreed() if in_step else 0
+        number = highest(self.received) if in_step else 0
         if number:
             for hook in runner.hooks:  # they have put other weights and random states in
                 if isinstance(hook, (EMAHook, RandomStateHook)):
                     hook.after_val_epoch(runner, {})
             self.end(runner, number, runner.iter, 0)
-
-    def agreed(self) -> int:
-        """Return the signal that any process has received; all learn of it together."""
-        if get_world_size() == 1:
-            return self.received
-        signals = torch.tensor(self.received)
-        all_reduce(signals, 'max')
-        return int(signals)
 
     def end(self, runner: Runner, number: int, iteration: int, done: int) -> None:
         """Save, and leave the run as the signal would have."""
