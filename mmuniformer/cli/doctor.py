@@ -198,6 +198,8 @@ def examine() -> list[Finding]:
         findings[name] = finding = _judge(name, version, error, findings, packages)
         if stack.state != 'ok' and any(f'{{{upstream}' in finding.fix for upstream in FORKS):
             finding.fix = 'fix "stack" first'
+        elif name in ('mmpretrain', 'mmaction') and stack.found == 'onedl forks' and finding.fix:
+            finding.fix = "refuses the forks' mmcv: use another environment, with upstream's stack"
         finding.fix = finding.fix.format_map(packages)
     return list(findings.values())
 

@@ -212,6 +212,8 @@ def test_no_fix_installs_one_stack_over_the_other(outcomes, install, name):
 
 def test_fixes_of_the_forks_install_the_forks(outcomes, install):
     install(**FORKS)
+    for name in ('mmpretrain', 'mmaction'):  # they take upstream's mmcv only
+        assert 'another environment' in examine(outcomes, **{name: ABSENT[name]})[name].fix
     findings = examine(outcomes, mmcv=ABSENT['mmcv'], mim=ABSENT['mim'])
     assert '--no-build-isolation onedl-mmcv==2.3.6 ' in findings['mmcv'].fix
     assert '--no-deps onedl-mim==0.5.1 ' in findings['mim'].fix
