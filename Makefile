@@ -11,7 +11,7 @@ PYTHON ?= $(or $(shell for p in $(BIN)/python python3.11 python3.12 python3.13 p
 	do $$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done),python3)
 
-.PHONY: help install quickstart quickstart-det quickstart-seg quickstart-pose test test-slow test-gpu performance release-check lint clean
+.PHONY: help install quickstart quickstart-det quickstart-seg quickstart-pose test test-core test-slow test-gpu performance release-check lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {n = split($$1, names, " "); \
@@ -28,6 +28,9 @@ quickstart-det quickstart-seg quickstart-pose: quickstart-%: install ## the same
 
 test: lint ## lint, then run the whole test suite on the installed package
 	@$(BIN)/pytest
+
+test-core: install ## run the tests that need no frameworks, on two cores (a minute)
+	@$(BIN)/pytest -n 2 --dist loadfile -m 'not slow and not integration and not frameworks'
 
 test-slow: install ## run the tests that take minutes: kills, many processes, faults
 	@$(BIN)/pytest -m minutes

@@ -13,7 +13,8 @@ import torch  # noqa: E402
 
 from mmuniformer.compat import CAN_EXPORT  # noqa: E402
 
-torch.set_num_threads(2)
+# With pytest-xdist each process has a core.
+torch.set_num_threads(1 if 'PYTEST_XDIST_WORKER' in os.environ else 2)
 # On an older torch the package refuses to be imported; tests/cli says how.
 collect_ignore = [] if CAN_EXPORT else ['deployment', 'integration/test_export.py']
 GPU = torch.cuda.get_device_name() if torch.cuda.is_available() else None

@@ -64,7 +64,7 @@ def scaler_of(device):
 def test_half_precision_with_a_loss_scale_trains(device, dtype, name):
     model = NETWORKS[name](drop_path_rate=0.1).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    scaler, x, losses = scaler_of(device), images(device, side=64), []
+    scaler, x, losses = scaler_of(device), images(device, side=32), []
     for _ in range(4):
         with torch.autocast(device, dtype):
             outs = model(x)

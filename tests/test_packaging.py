@@ -295,6 +295,7 @@ EXPLAINED_ON = {
 OTHER_VERSION = ('imaug 0.4.3 has requirement opencv-', 'onedl-mim 0.5.1 has requirement pandas')
 
 
+@pytest.mark.integration
 def test_pip_check_reports_only_what_is_explained(bootstrap):
     command = [sys.executable, '-m', 'pip', 'check']
     done = subprocess.run(command, capture_output=True, text=True)
@@ -458,6 +459,7 @@ def test_make_help_lists_the_targets(repository):
         'quickstart-seg',
         'quickstart-pose',
         'test',
+        'test-core',
         'test-slow',
         'test-gpu',
         'performance',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 import numpy as np
@@ -49,6 +50,20 @@ def export(config, checkpoint, file, *options):
     assert 'fails' not in result.output
 
 
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory):
+    """Checkpoint and ONNX file of a config, exported once."""
+
+    @functools.cache
+    def make(config):
+        folder = tmp_path_factory.mktemp('exported')
+        checkpoint, file = write_checkpoint(config, folder / 'weights.pth'), folder / 'net.onnx'
+        export(config, checkpoint, file)
+        return checkpoint, file
+
+    return make
+
+
 def score(repository, tmp_path, monkeypatch, checkpoint, file, config):
     """Evaluate a file by the lines of docs/export.md."""
     page = (repository / 'docs' / 'export.md').read_text()
@@ -64,12 +79,11 @@ def score(repository, tmp_path, monkeypatch, checkpoint, file, config):
 
 @pytest.mark.parametrize('config', SEGMENTORS)
 def test_segmentor_in_8_bits_by_the_recipe_is_close_and_is_scored(
-    toy_root, tmp_path, config, run_python, repository, monkeypatch
+    toy_root, tmp_path, config, exported, run_python, repository, monkeypatch
 ):
     pytest.importorskip('mmseg')
-    checkpoint = write_checkpoint(config, tmp_path / 'weights.pth')
-    file, small = tmp_path / 'net.onnx', tmp_path / 'net-int8.onnx'
-    export(config, checkpoint, file)
+    checkpoint, file = exported(config)
+    small = tmp_path / 'net-int8.onnx'
     images = toy_root / 'coco' / 'train2017'
     done = run_python(repository / 'docs' / 'int8_example.py', file, images, small)
     assert done.returncode == 0, done.stderr
@@ -151,11 +165,11 @@ def test_mask_rcnn_is_exported_from_image_to_masks(toy_root, tmp_path):
     assert {'NonMaxSuppression', 'RoiAlign'} <= {node.op_type for node in graph.graph.node}
 
 
-def test_example_labels_an_image_without_mmuniformer(toy_root, tmp_path, run_python, repository):
+def test_example_labels_an_image_without_mmuniformer(
+    toy_root, tmp_path, exported, run_python, repository
+):
     pytest.importorskip('mmseg')
-    checkpoint = write_checkpoint(SEGMENTORS[0], tmp_path / 'weights.pth')
-    file = tmp_path / 'net.onnx'
-    export(SEGMENTORS[0], checkpoint, file)
+    checkpoint, file = exported(SEGMENTORS[0])
     photo = next((toy_root / 'coco' / 'val2017').glob('*.jpg'))
     labels = tmp_path / 'labels.png'
     done = run_python(repository / 'docs' / 'onnx_example.py', file, photo, labels)

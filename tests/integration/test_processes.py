@@ -136,6 +136,7 @@ def test_two_processes_learn_as_one_with_the_same_batch(train, name):
     assert len(two.metrics) > 2
 
 
+@pytest.mark.minutes
 def test_detection_learns_as_one_process_that_averages_batches(train):
     """Its losses are per box, so that the mean over processes is that over batches in a row."""
     one, two = train(DET, 1, batch=1, accumulate=2, steps=2 * STEPS), train(DET, 2, batch=1)
