@@ -173,7 +173,7 @@ class LooksFirst:
 def ask_first(optimizer: Optimizer, ask: Callable[[Optimizer], None]) -> None:
     """Call ``ask`` before each step.
 
-    PyTorch's own hook is lost below 2.2 at least, once anything in the process was compiled.
+    PyTorch 2.1 drops its own hooks once anything in the process was compiled.
     """
     step = optimizer.step
 
