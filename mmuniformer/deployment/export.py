@@ -43,9 +43,8 @@ def export(
     The weights are those of a checkpoint (path or URL), or random. Comparisons are printed.
 
     Raises:
-        UserError: An option does not fit, the model or checkpoint cannot be used, or the outputs of
-        the
-            file differ from PyTorch's.
+        UserError: An option does not fit, the model or checkpoint cannot be used, or the file's
+            outputs differ from PyTorch's.
     """
     console = console or Console()
     detects = is_detector(cfg, options.backbone_only)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from mmengine.runner import BaseLoop
 from torch import nn
 
 from mmuniformer.engine.checkpoint import unwrapped
@@ -33,10 +34,10 @@ def explained(runner: Any) -> Iterator[None]:
         if error.filename is None and error.errno is None:
             raise
         what = f'{error.filename or runner.work_dir}: {error.strerror or error}'
-        raise UserError(f'{what}. {last_checkpoint(runner)}') from error
+        raise UserError(f'{what}{way_on(runner)}') from error
     except RuntimeError as error:
         if text := explanation(str(error), runner.model):
-            raise UserError(f'{text}. {last_checkpoint(runner)}') from error
+            raise UserError(f'{text}{way_on(runner)}') from error
         raise
 
 
@@ -56,7 +57,7 @@ def explanation(text: str, model: nn.Module) -> str | None:
         how = f' by {signal[1]}' if signal else ''
         return (
             f'Process {found[1]}, which loaded data, was killed{how}, most often for lack of '
-            'memory or of /dev/shm: lower train_dataloader.num_workers or batch_size'
+            'memory or of /dev/shm: lower num_workers or batch_size of the dataloader'
         )
     if indices := re.search(r'did not receive grad for rank \d+: ([\d ]+)', text):
         names = [name for name, each in unwrapped(model).named_parameters() if each.requires_grad]
@@ -84,9 +85,11 @@ def unused_message(names: list[str], model: nn.Module) -> str:
     )
 
 
-def last_checkpoint(runner: Any) -> str:
-    """Say where a run can go on from."""
+def way_on(runner: Any) -> str:
+    """Say where a training can go on from; nothing of a test."""
+    if not isinstance(runner._train_loop, BaseLoop):
+        return ''
     last = named_last(runner.work_dir)
     if last is None or not last.is_file():
-        return 'No checkpoint was written yet'
-    return f'The last good checkpoint is {last}: train again with --resume'
+        return '. No checkpoint was written yet'
+    return f'. The last good checkpoint is {last}: train again with --resume'

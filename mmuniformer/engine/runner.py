@@ -27,7 +27,7 @@ from mmuniformer.datasets.checks.pose import check_outputs
 from mmuniformer.datasets.checks.scoring import check_scoring
 from mmuniformer.engine.checkpoint import unwrapped
 from mmuniformer.engine.distributed import check_launcher, join_on_cpu, sync_on_cpu
-from mmuniformer.engine.faults import explained, last_checkpoint
+from mmuniformer.engine.faults import explained, way_on
 from mmuniformer.engine.hooks.checkpoint import CheckpointHook
 from mmuniformer.engine.loops import resumable_loop
 from mmuniformer.engine.precision import keep_interfaces_in_float32
@@ -224,9 +224,7 @@ class CheckedRunner(Runner):
                 super().save_checkpoint(out_dir, part.name, *args, **kwargs)
         except OSError as error:
             reason = error.strerror or error
-            raise UserError(
-                f'{path} could not be written: {reason}. {last_checkpoint(self)}'
-            ) from error
+            raise UserError(f'{path} could not be written: {reason}{way_on(self)}') from error
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Load as mmengine does, and say what is wrong with a file that cannot be loaded."""

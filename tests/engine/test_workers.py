@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from multiprocessing import get_context
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 from mmengine.dataset import BaseDataset, ConcatDataset
 from PIL import Image
 
-from mmuniformer.engine.faults import explanation, from_worker
+from mmuniformer.engine.faults import explained, explanation, from_worker
+from mmuniformer.engine.loops import EpochLoop
 from mmuniformer.engine.workers import NamingCompose, PatientWorker, is_cut_off, name_samples
 from mmuniformer.errors import UserError
 from mmuniformer.models import UniFormer
@@ -141,6 +143,15 @@ def test_killed_workers_and_lost_processes():
         'Another process of this run has ended: see its message above, or in its log'
     )
     assert explanation('a bug', Detector()) is None
+
+
+def test_only_trainings_are_told_where_to_go_on(tmp_path):
+    runner = SimpleNamespace(_train_loop=None, work_dir=tmp_path, model=Detector())
+    with pytest.raises(UserError, match=r'of the dataloader$'), explained(runner):
+        raise RuntimeError('DataLoader worker (pid 4711) is killed by signal: Killed. ')
+    runner._train_loop = EpochLoop.__new__(EpochLoop)
+    with pytest.raises(UserError, match='a.jpg: gone. No checkpoint was'), explained(runner):
+        raise OSError(2, 'gone', 'a.jpg')
 
 
 def test_unused_outputs_are_told_to_be_left_out():
