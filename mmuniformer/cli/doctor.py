@@ -199,7 +199,7 @@ def examine() -> list[Finding]:
         if stack.state != 'ok' and any(f'{{{upstream}' in finding.fix for upstream in FORKS):
             finding.fix = 'fix "stack" first'
         elif name in ('mmpretrain', 'mmaction') and stack.found == 'onedl forks' and finding.fix:
-            finding.fix = "refuses the forks' mmcv: use another environment, with upstream's stack"
+            finding.fix = "refuses the forks: use another environment, with upstream's stack"
         finding.fix = finding.fix.format_map(packages)
     return list(findings.values())
 
