@@ -16,7 +16,7 @@ class FilledCoco(COCO):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        fill_in(self.dataset['annotations'])
+        fill_in(self.dataset.get('annotations', ()))
 
 
 class FilledCocoDataset(CocoDataset):
@@ -41,4 +41,4 @@ class FilledCocoMetric(CocoMetric):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         if self._coco_api is not None:
-            fill_in(self._coco_api.dataset['annotations'])
+            fill_in(self._coco_api.dataset.get('annotations', ()))

@@ -56,6 +56,13 @@ def test_sound_boxes_pass(annotation, attributes):
     check_scoring([boxes(annotation, **attributes)], None, 'val')
 
 
+def test_file_of_images_alone_is_named():
+    scored = boxes(SOUND)
+    del scored._coco_api.dataset['annotations']
+    with pytest.raises(DataError, match='no annotations to score by.*test_evaluator.format_only'):
+        check_scoring([scored], None, 'test')
+
+
 @pytest.mark.parametrize(
     ('annotation', 'attributes', 'message'),
     [

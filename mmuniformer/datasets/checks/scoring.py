@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,8 @@ def check_boxes(metric: Any, dataset: Any, split: str) -> None:
             f'{missing!r}: set metainfo.classes of the datasets to names in the file, and '
             'num_classes of the heads'
         )
-    annotations = [a for a in content.dataset['annotations'] if a.get('category_id') in used]
+    annotations = annotations_of(content.dataset, file, split)
+    annotations = [a for a in annotations if a.get('category_id') in used]
     annotations = Table(file, 'annotation', annotations)
     filled = f', or set {split}_evaluator.type=mmuniformer.datasets.det.FilledCocoMetric'
     need(annotations, 'area', f'a number{filled}')
@@ -77,7 +78,7 @@ def check_keypoints(metric: Any, dataset: Any, split: str) -> None:
     if metric.coco is None or metric.format_only:
         return
     file, content = f'the file of {split}_evaluator.ann_file', metric.coco.dataset
-    annotations = Table(file, 'annotation', content['annotations'])
+    annotations = Table(file, 'annotation', annotations_of(content, file, split))
     if metric.use_area:
         need(annotations, 'area', f'a number, or set {split}_evaluator.use_area=False')
     need(annotations, 'bbox', 'x, y, width and height', list)
@@ -110,6 +111,16 @@ def check_lvis(metric: Any, dataset: Any, split: str) -> None:
             'the installed lvis scores with numpy.float, which NumPy 1.24 dropped: pip install '
             '--no-deps git+https://github.com/lvis-dataset/lvis-api.git'
         )
+
+
+def annotations_of(content: Mapping[str, Any], file: str, split: str) -> list[Any]:
+    """Return what a file annotates; refuse one of images alone, as COCO's test data come."""
+    if 'annotations' not in content:
+        raise DataError(
+            f'{file} has no annotations to score by: give one that has, or set '
+            f'{split}_evaluator.format_only=True and {split}_evaluator.outfile_prefix'
+        )
+    return content['annotations']
 
 
 def need(table: Table, field: str, what: str, *kinds: type) -> None:
