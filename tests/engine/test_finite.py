@@ -88,6 +88,21 @@ def test_infinite_gradient_of_one_parameter_is_named(train):
     assert 'worst norm.weight (25% of its values)' in str(caught.value)
 
 
+def test_masks_pass_and_statistics_are_named(train):
+    def mask(runner):
+        runner.model.register_buffer('attn_mask', torch.full((2,), float('-inf')))
+
+    class Spoil(Hook):
+        priority = 'VERY_HIGH'
+
+        def after_train_iter(self, runner, *args, **kwargs):
+            runner.model.norm.running_var[0] = float('inf')
+
+    assert train(before=mask).iter == 6
+    with pytest.raises(UserError, match=r'^iteration 2: norm\.running_var is not finite after'):
+        train('other', before=mask, hooks=[Spoil()])
+
+
 def test_all_processes_stop_for_one(train, monkeypatch):
     monkeypatch.setattr('mmuniformer.engine.hooks.finite.highest', lambda found: 1)
     with pytest.raises(UserError, match='^iteration 1: another process has met NaN or Inf, see'):

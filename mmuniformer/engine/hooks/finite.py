@@ -64,7 +64,7 @@ class FiniteHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Have the optimizers ask before they step."""
         model, wrapper = unwrapped(runner.model), runner.optim_wrapper
-        self.names = {parameter: name for name, parameter in model.named_parameters()}
+        self.names = {value: name for name, value in entries(model)}
         for each in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
             ask_first(each.optimizer, self.before_step)
             if getattr(each, 'clip_grad_kwargs', None):
@@ -76,7 +76,8 @@ class FiniteHook(Hook):
         self.worst = None
         if not self.statistics:
             buffers = unwrapped(runner.model).buffers()
-            self.statistics = [(buffer, buffer.clone()) for buffer in buffers]
+            # Masks hold -Inf from the start.
+            self.statistics = [(each, each.clone()) for each in buffers if all_finite([each])]
         if self.statistics:
             buffers, kept = zip(*self.statistics, strict=True)
             torch._foreach_copy_(kept, buffers)
@@ -120,9 +121,10 @@ class FiniteHook(Hook):
             self.act(runner, batch_idx, data_batch, losses)
             return
         self.in_a_row = 0
-        model = unwrapped(runner.model)
-        if not all_finite([*model.parameters(), *model.buffers()]):
-            name = next(name for name, value in entries(model) if bad_share(value))
+        buffers = [buffer for buffer, _ in self.statistics]
+        values = [*unwrapped(runner.model).parameters(), *buffers]
+        if not all_finite(values):
+            name = self.names[next(value for value in values if bad_share(value))]
             raise UserError(
                 f'iteration {runner.iter + 1}: {name} is not finite after the step, although loss '
                 'and gradients were: the learning rate is too high. The last checkpoint in '
