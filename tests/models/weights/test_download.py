@@ -12,7 +12,7 @@ import torch
 from mmuniformer.errors import CheckpointError
 from mmuniformer.models.weights import catalog
 from mmuniformer.models.weights.catalog import HubFile, normalized
-from mmuniformer.models.weights.download import cached, download
+from mmuniformer.models.weights.download import Identity, cached, download
 from mmuniformer.models.weights.files import load_state_dict_file
 
 NAME = 'net-{}.pth'
@@ -320,3 +320,12 @@ def test_two_processes_fetch_once(server, tmp_path):
     lines = [rank.communicate(timeout=120)[0].splitlines()[-1] for rank in ranks]
     assert lines == ["b'weights'"] * 2
     assert server.requests == ['/weights.pth']
+
+
+def test_length_that_looks_like_a_web_page_passes(tmp_path):
+    path = tmp_path / 'net.safetensors'
+    path.write_bytes((0x3C20).to_bytes(8, 'little') + b'{}')  # b' <' is how it starts
+    Identity().check(path)
+    path.write_bytes(b' <html>')
+    with pytest.raises(OSError, match='is a web page'):
+        Identity().check(path)
