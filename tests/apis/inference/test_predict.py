@@ -284,8 +284,8 @@ def test_interrupted_run_says_what_it_did(predict, images, monkeypatch):
     test_step = EncoderDecoder.test_step
     monkeypatch.setattr(EncoderDecoder, 'test_step', interrupted)
     status, said, _, listing = predict('seg', *images[:4])
-    assert (status, len(listing['images'])) == (1, 2)
-    assert said.endswith('Aborted!')
+    assert (status, len(listing['images'])) == (130, 2)
+    assert said.endswith('Interrupted')
     assert '2 images, ' in said
     assert 'predictions.json' in said
 
