@@ -109,7 +109,6 @@ class CheckedRunner(Runner):
             with explained(self):
                 return super().train()
         finally:
-            self.call_hook('release_signals')
             for loop in (self._train_loop, self._val_loop):
                 if isinstance(loop, BaseLoop):
                     PatientWorker.release(loop)

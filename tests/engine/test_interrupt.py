@@ -7,10 +7,12 @@ import threading
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 from mmuniformer.compat import load_file
 from mmuniformer.engine.hooks import interrupt as module
 from mmuniformer.engine.hooks.interrupt import InterruptHook
+from mmuniformer.engine.runner import CheckedRunner
 
 
 class Sends(Hook):
@@ -72,6 +74,33 @@ def test_interrupted_validation_saves_what_was_before_it(train):
     resumed = train(val=True, hooks=[average], resume=True)
     assert resumed.iter == 6
     assert same(whole.model.state_dict(), resumed.model.state_dict())
+
+
+class Fails(Hook):
+    """Raises an error once the signals are taken over."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        assert signal.getsignal(signal.SIGINT) == signal.getsignal(signal.SIGTERM)
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize('kind', [Runner, CheckedRunner])
+def test_signals_are_given_back_after_an_error(train, monkeypatch, kind):
+    """Under mmengine's own runner, too."""
+    monkeypatch.setitem(train.__globals__, 'CheckedRunner', kind)
+    former = [signal.getsignal(number) for number in module.SIGNALS]
+    with pytest.raises(ZeroDivisionError):
+        train(hooks=[Fails()])
+    assert type(train.made[0]) is kind
+    assert [signal.getsignal(number) for number in module.SIGNALS] == former
+
+
+def test_handler_of_c_code_stays(train, monkeypatch):
+    taken = []
+    monkeypatch.setattr(signal, 'getsignal', lambda number: None)
+    monkeypatch.setattr(signal, 'signal', lambda *args: taken.append(args))
+    assert train().iter == 6
+    assert taken == []
 
 
 def test_accumulated_gradients_are_waited_for(train, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import threading
@@ -46,18 +47,36 @@ class InterruptHook(Hook):
         self.received, self.since = 0, 0.0
         self.former: dict[int, Any] = {}
 
+    def before_run(self, runner: Runner) -> None:
+        """Have the loop give the signals back however it ends: no hook is called on errors."""
+        loop = runner._train_loop
+        if isinstance(loop, BaseLoop):
+            run = loop.run
+
+            @functools.wraps(run)
+            def releasing(*args: Any, **kwargs: Any) -> Any:
+                try:
+                    return run(*args, **kwargs)
+                finally:
+                    self.release_signals()
+
+            loop.run = releasing
+
     def before_train(self, runner: Runner) -> None:
-        """Take over the signals; Python lets the main thread do so only."""
+        """Take over the signals; Python lets the main thread do so only.
+
+        A handler of C code (None) could not be given back, and stays.
+        """
         self.received = 0
         if threading.current_thread() is threading.main_thread():
-            self.former = {number: signal.signal(number, self.note) for number in SIGNALS}
+            for number in SIGNALS:
+                if signal.getsignal(number) is not None:
+                    self.former[number] = signal.signal(number, self.note)
 
-    def release_signals(self, runner: Runner) -> None:
-        """Give the signals back; ``CheckedRunner`` calls this however a run ends."""
+    def release_signals(self) -> None:
+        """Give the signals back."""
         while self.former:
             signal.signal(*self.former.popitem())
-
-    after_train = release_signals
 
     def note(self, number: int, frame: Any) -> None:
         """Remember a signal until the iteration is over."""
@@ -116,7 +135,6 @@ class InterruptHook(Hook):
         name = signal.Signals(number).name
         text = f'{name}: the state of iteration {iteration} is saved in {path}; --resume goes on'
         runner.logger.warning(text)
-        self.release_signals(runner)
         raise KeyboardInterrupt(text) if number == signal.SIGINT else SystemExit(128 + number)
 
 
