@@ -74,7 +74,7 @@ def test_lowered_rate(train):
 
 
 def test_skipping_ends_where_nothing_else_happens(train):
-    with pytest.raises(UserError, match='iteration 5: '):
+    with pytest.raises(UserError, match='iteration 4: '):
         train(spoiled=range(8, 99), finite={'action': 'skip', 'limit': 2})
 
 

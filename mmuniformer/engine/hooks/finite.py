@@ -143,7 +143,7 @@ class FiniteHook(Hook):
         found = found or ['another process has met NaN or Inf, see its message']
         text = f'iteration {runner.iter + 1}: {"; ".join(found)}. Images: {images(data_batch)}'
         self.in_a_row += 1
-        if self.action == 'stop' or self.in_a_row > self.limit:
+        if self.action == 'stop' or self.in_a_row >= self.limit:
             done = batch_idx if isinstance(runner.train_loop, EpochLoop) else 0
             path = save_state(runner, runner.iter, done) if runner.iter else None
             kept = f'The weights from before are saved in {path}. ' if path else ''
