@@ -88,6 +88,31 @@ def test_infinite_gradient_of_one_parameter_is_named(train):
     assert 'worst norm.weight (25% of its values)' in str(caught.value)
 
 
+@pytest.mark.parametrize('elsewhere', [False, True])
+def test_loss_without_finite_value_makes_no_step(train, monkeypatch, elsewhere):
+    """Its gradients are finite: a constant was added. The loss may be another process's."""
+    watch = Watch()
+
+    def spoil(runner):
+        forward, calls = runner.model.forward, []
+
+        def spoiled(*args, **kwargs):
+            calls.append(1)
+            losses = forward(*args, **kwargs)
+            constant = float('nan') if len(calls) == 4 and not elsewhere else 0.0
+            return {**losses, 'loss_size': losses['loss_size'] + constant}
+
+        runner.model.forward = spoiled
+        if elsewhere:
+            found = 'mmuniformer.engine.hooks.finite.highest'
+            monkeypatch.setattr(found, lambda value: len(calls) == 4 or value)
+
+    runner = train(before=spoil, hooks=[watch], finite={'action': 'skip'})
+    assert same(watch.states[3], watch.states[4])
+    assert not same(watch.states[4], watch.states[5])
+    assert {each['step'].item() for each in runner.optim_wrapper.optimizer.state.values()} == {5}
+
+
 def test_masks_pass_and_statistics_are_named(train):
     def mask(runner):
         runner.model.register_buffer('attn_mask', torch.full((2,), float('-inf')))

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapperDict
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -27,10 +27,10 @@ NAMED = 8
 
 @HOOKS.register_module()
 class FiniteHook(Hook):
-    """Leave out an optimizer step on gradients that are NaN or Inf, and say where they come from.
+    """Leave out an optimizer step on NaN or Inf in loss or gradients, and say where they come from.
 
-    Weights and BatchNorm's statistics stay those from before the iteration. The loss, the weights
-    after the step and BatchNorm's statistics are checked, too. In fp16 the gradient scaler leaves
+    Weights and BatchNorm's statistics stay those from before the iteration. The weights after the
+    step and BatchNorm's statistics are checked, too. In fp16 the gradient scaler leaves
     out steps of its own accord; these are none of this hook's.
 
     Args:
@@ -59,6 +59,7 @@ class FiniteHook(Hook):
         self.action, self.factor, self.limit = action, factor, limit
         self.in_a_row = 0
         self.worst: str | None = None
+        self.losses: list[Tensor] = []
         self.statistics: list[tuple[Tensor, Tensor]] = []
 
     def before_train(self, runner: Runner) -> None:
@@ -66,14 +67,15 @@ class FiniteHook(Hook):
         model, wrapper = unwrapped(runner.model), runner.optim_wrapper
         self.names = {value: name for name, value in entries(model)}
         for each in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
-            ask_first(each.optimizer, self.before_step)
+            ask_first(each.optimizer, 'step', self.before_step)
+            ask_first(each, 'backward', self.before_backward)
             if getattr(each, 'clip_grad_kwargs', None):
                 # Clipping spreads NaN over all gradients: look where it is before.
                 each.clip_func = LooksFirst(each.clip_func, self)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Keep BatchNorm's statistics, which change in the forward pass."""
-        self.worst = None
+        self.worst, self.losses = None, []
         if not self.statistics:
             buffers = unwrapped(runner.model).buffers()
             # Masks hold -Inf from the start.
@@ -95,11 +97,18 @@ class FiniteHook(Hook):
                 f'{name} ({share:.0%} of its values)'
             )
 
-    def before_step(self, optimizer: Optimizer) -> None:
+    def before_backward(self, wrapper: OptimWrapper, loss: Tensor, **_: Any) -> None:
+        """Remember a loss: one that is NaN can have gradients that are finite."""
+        self.losses.append(loss.detach())
+
+    def before_step(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
         """Leave a parameter without a gradient as it is: that is what optimizers do."""
         parameters = [each for group in optimizer.param_groups for each in group['params']]
         self.look(parameters)
-        if self.worst is not None:
+        if self.worst is None and not all_finite(self.losses):
+            self.worst = 'the loss is not finite, although its gradients are'
+        # The gradients of all processes are the same, their losses are not.
+        if highest(self.worst is not None):
             for parameter in parameters:
                 parameter.grad = None
 
@@ -172,19 +181,19 @@ class LooksFirst:
         return self.clip(parameters, **kwargs)
 
 
-def ask_first(optimizer: Optimizer, ask: Callable[[Optimizer], None]) -> None:
-    """Call ``ask`` before each step.
+def ask_first(owner: Any, method: str, ask: Callable[..., None]) -> None:
+    """Call ``ask`` with the owner and the arguments before each call of its method.
 
-    PyTorch 2.1 drops its own hooks once anything in the process was compiled.
+    PyTorch 2.1 drops its own hooks of steps once anything in the process was compiled.
     """
-    step = optimizer.step
+    call = getattr(owner, method)
 
-    @functools.wraps(step)
+    @functools.wraps(call)
     def asking(*args: Any, **kwargs: Any) -> Any:
-        ask(optimizer)
-        return step(*args, **kwargs)
+        ask(owner, *args, **kwargs)
+        return call(*args, **kwargs)
 
-    optimizer.step = asking
+    setattr(owner, method, asking)
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
