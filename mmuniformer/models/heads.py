@@ -75,11 +75,14 @@ class ClsHead(BaseModule):
         mmpretrain's mixes are in ``gt_score``, mmaction2's in ``gt_label``.
         """
         labels = [sample.get('gt_score', sample.get('gt_label')) for sample in data_samples]
-        rows = torch.stack([
-            label if label.numel() == self.num_classes
-            else nn.functional.one_hot(label.flatten()[0], self.num_classes)
+        count = self.num_classes
+        rows = [
+            # Of one class, an index has as many values as a score.
+            label if label.numel() == count and (count > 1 or label.is_floating_point())
+            else nn.functional.one_hot(label.flatten()[0], count)
             for label in labels
-        ]).to(self.fc.weight.dtype)  # fmt: skip
+        ]  # fmt: skip
+        rows = torch.stack(rows).to(self.fc.weight.dtype)
         return rows * (1 - self.label_smooth) + self.label_smooth / self.num_classes
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from mmengine.structures import BaseDataElement
 from torch import nn
 
 from mmuniformer.models import (
@@ -221,3 +222,13 @@ def test_one_perturbed_weight_breaks_parity(key):
     model = fill(build(case))
     model.backbone.state_dict()[key].flatten()[:1] += 1e-3
     assert worst_error(run(case, model)[0], case['outputs']) > 1e-8
+
+
+@pytest.mark.parametrize(
+    ('label', 'target'), [(torch.tensor([0]), 1.0), (torch.tensor([0.3]), 0.3)]
+)
+def test_one_class_has_indices_and_scores(label, target):
+    sample = BaseDataElement(gt_label=label)
+    assert TokenLabelHead(1, 8, label_smooth=0).targets([sample]).tolist() == [
+        [pytest.approx(target)]
+    ]
