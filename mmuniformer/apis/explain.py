@@ -73,9 +73,11 @@ def build_backbone(cfg: Config, checkpoint: str) -> StagedBackbone:
         raise UserError('the config has no `model`')
     with scope_of(cfg):
         backbone = build_module(cfg.model.get('backbone', cfg.model))
+    kind = type(backbone).__name__
     if not isinstance(backbone, StagedBackbone):
-        kind = type(backbone).__name__
         raise UserError(f'the backbone is a {kind}: use a UniFormer or UniFormerLight')
+    if backbone.dims != 2:
+        raise UserError(f'the backbone is a {kind}, for clips: explain shows networks for images')
     load_pretrained(backbone, checkpoint)
     return backbone.eval()
 

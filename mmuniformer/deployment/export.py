@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +79,7 @@ def export(
         console.print('no CHECKPOINT: the weights are random', style='yellow')
     if options.check and detects:
         images = comparison.images_to_compare(cfg, model, size)
-    with whole_file(file) as unchecked:
+    with named_in_errors(file), whole_file(file) as unchecked:
         with console.status(f'writing {file} ...'):
             program = files.trace(target, example, dynamic)
             form.write(program, target.output_names, unchecked, metadata)
@@ -96,6 +98,15 @@ def export(
                     f'than --tolerance {tolerance:g}'
                 )
     return file
+
+
+@contextlib.contextmanager
+def named_in_errors(file: Path) -> Iterator[None]:
+    """Name a file that cannot be written, as on a full disk."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f'{file} could not be written: {error}') from error
 
 
 def output_file(cfg: Config, options: Options) -> Path:

@@ -297,6 +297,13 @@ def test_bad_input(files):
     assert not (files / 'out.png').exists()
 
 
+@pytest.mark.parametrize('kind', ['UniFormer3D', 'UniFormerLight3D'])
+def test_network_for_clips_is_refused(files, kind):
+    (files / 'normal.py').write_text(f"model = dict(type='mmuniformer.{kind}', arch='nano')")
+    with pytest.raises(UserError, match=f'^the backbone is a {kind}, for clips'):
+        run(files, 'normal')
+
+
 def test_config_of_a_backbone_alone(files):
     (files / 'normal.py').write_text("model = dict(type='mmuniformer.UniFormer', arch='nano')")
     assert run(files, 'normal').exit_code == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 
 import pytest
@@ -220,6 +222,19 @@ def test_file_that_is_there_is_kept(refusal, tmp_path):
     (tmp_path / 'net.onnx').write_text('mine')
     assert 'net.onnx exists' in refusal()
     assert (tmp_path / 'net.onnx').read_text() == 'mine'
+
+
+def test_full_disk_is_named(refusal, tmp_path, monkeypatch):
+    def write(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, 'trace', lambda *_: None)
+    monkeypatch.setitem(files.FORMATS, 'torch-export', files.Format('.pt2', write, None))
+    out = tmp_path / 'net.pt2'
+    options = ['--format', 'torch-export', '--out', out, '--shape', 64, 64]
+    text = refusal(*options, '--no-check')
+    assert text == f'{out} could not be written: [Errno 28] No space left on device'
+    assert list(tmp_path.iterdir()) == [tmp_path / 'net.py']
 
 
 @pytest.mark.parametrize('name', files.FORMATS['onnx'].libraries)

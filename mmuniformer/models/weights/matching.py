@@ -81,7 +81,10 @@ def explain(
     if stem is None:
         lines.append(f'It holds no UniFormer backbone; keys start with {", ".join(parts(theirs))}')
     elif stem.ndim == 5 and mine.dims != (3,):
-        lines.append('It is a video network (3-D convolutions): take an image one.')
+        lines.append(
+            'It is a video network (3-D convolutions) and the backbone one for images: take a file '
+            'of an image network, or for clips the backbone of its name with 3D at the end.'
+        )
     elif mine.dims == (3,) and stem.ndim == 4:
         lines.append(
             'It is a network for images and the backbone one for clips: give it as init_cfg of '
