@@ -155,18 +155,26 @@ class _CheckedTorch:
         return load_file(file, map_location)
 
 
-def load_file(file: str | os.PathLike | BinaryIO, map_location: Any = None) -> Any:
+def load_file(
+    file: str | os.PathLike | BinaryIO, map_location: Any = None, mmap: bool | None = None
+) -> Any:
     """Read a checkpoint on any torch without running code that it may hold.
+
+    ``mmap`` leaves the tensors of a path's file on the disk until they are used.
 
     Raises:
         pickle.UnpicklingError: It asks for more than tensors, plain values and training history.
     """
     _refuse_archives(file)
     if TORCH_HAS_ALLOW_LIST:
-        return torch.load(file, map_location=map_location, weights_only=True)
+        return torch.load(file, map_location=map_location, weights_only=True, mmap=mmap)
     # The restricted unpickler takes the place of weights_only: torch takes one or the other.
     return torch.load(
-        file, map_location=map_location, weights_only=False, pickle_module=_RestrictedPickle
+        file,
+        map_location=map_location,
+        weights_only=False,
+        pickle_module=_RestrictedPickle,
+        mmap=mmap,
     )
 
 

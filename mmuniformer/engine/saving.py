@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 from mmengine.logging import print_log
 
+from mmuniformer.compat import load_file
 from mmuniformer.errors import CheckpointError
-from mmuniformer.models.weights.files import PART, load_state_dict_file, whole_file
+from mmuniformer.models.weights.files import PART, UNREADABLE, load_state_dict_file, whole_file
 
 POINTER = 'last_checkpoint'
 """The file in a work dir that names the run's last checkpoint."""
@@ -74,8 +76,10 @@ def resumable(work_dir: str | Path) -> Path | None:
 def whole_beside(path: Path) -> Path | None:
     """Return the last whole checkpoint of a training run beside a damaged one, or None."""
     for other in candidates(path.parent, None):
-        if other != path and iterations(other) >= 0:
-            return other
+        if other != path:
+            with contextlib.suppress(CheckpointError):
+                read_state(other)
+                return other
     return None
 
 
@@ -90,10 +94,10 @@ def candidates(work_dir: Path, named: Path | None) -> Iterator[Path]:
 
 
 def iterations(path: Path) -> int:
-    """Return the iterations that a checkpoint has seen, -1 for a file that cannot be read."""
+    """Return the iterations that a file says it has seen, its tensors unread; -1 if it has none."""
     try:
-        return int(read_state(path)['meta']['iter'])
-    except (CheckpointError, LookupError, TypeError, ValueError):
+        return int(load_file(str(path), 'cpu', mmap=True)['meta']['iter'])
+    except UNREADABLE:
         return -1
 
 

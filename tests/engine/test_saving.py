@@ -221,6 +221,18 @@ class TestResume:
         with pytest.raises(CheckpointError, match=r'epoch_3.*/epoch_2\.pth is whole: resume from'):
             train(resume=True, load_from=str(last))
 
+    def test_files_are_read_whole_until_one_is(self, work, lines, monkeypatch):
+        read = []
+        load = saving.load_state_dict_file
+        monkeypatch.setattr(
+            saving, 'load_state_dict_file', lambda path: read.append(path.name) or load(path)
+        )
+        last = work / 'epoch_3.pth'
+        last.write_bytes(last.read_bytes()[:-3000])
+        assert saving.resumable(work) == work / 'epoch_2.pth'
+        assert saving.whole_beside(last) == work / 'epoch_2.pth'
+        assert read == ['epoch_3.pth', 'epoch_2.pth', 'epoch_2.pth']
+
     def test_new_work_dir(self, tmp_path):
         assert saving.resumable(tmp_path / 'none') is None
 

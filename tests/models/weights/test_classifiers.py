@@ -166,9 +166,7 @@ def test_images_and_clips_are_told_apart():
     image, clip = UniFormer('nano', **LAST), UniFormer3D('nano')
     with pytest.raises(CheckpointError, match='a network for images and the backbone one for clip'):
         clip.load_state_dict(image.state_dict())
-    with pytest.raises(
-        CheckpointError, match='a video network .*backbone one for images: take a'
-    ):
+    with pytest.raises(CheckpointError, match='a video network .*backbone one for images: take a'):
         image.load_state_dict(clip.state_dict())
 
 
