@@ -151,9 +151,24 @@ def build_model(
         raw = load_state_dict_file(source)
         # What may be missing is known from the check: BatchNorm's counters.
         model.load_state_dict(checked_state_dict(model, raw, source), strict=False)
-        if meta := (raw.get('meta') or {}).get('dataset_meta'):
+        if meta := meta_of(raw):
             model.dataset_meta = meta
     return model.to(device).eval()
+
+
+def meta_of(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint says of its data; entries of odd kinds are left to the config."""
+    meta = raw.get('meta')
+    meta = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
+    if not isinstance(meta, Mapping):
+        return {}
+    kept = {key: value for key, value in meta.items() if isinstance(key, str)}
+    names, palette = kept.get('classes'), kept.get('palette')
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        kept.pop('classes', None)
+    if not hasattr(palette, '__len__'):
+        kept.pop('palette', None)
+    return kept
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,4 +110,10 @@ def read_state(path: Path) -> dict[str, Any]:
     checkpoint = load_state_dict_file(path)
     if 'message_hub' not in checkpoint or 'optimizer' not in checkpoint:
         raise CheckpointError(f'{path} holds weights and no state of a training run')
+    meta = checkpoint.get('meta', {})
+    if not isinstance(meta, Mapping):
+        raise CheckpointError(f'{path}: meta is {meta!r}, not a mapping with epoch and iter')
+    for key in ('epoch', 'iter'):
+        if not isinstance(meta.get(key, 0), int):
+            raise CheckpointError(f'{path}: meta[{key!r}] is {meta[key]!r}, not a count')
     return checkpoint

@@ -59,6 +59,24 @@ def test_model_with_a_checkpoint(tmp_path):
         build_model(bare(), tmp_path / 'no.pth')
 
 
+@pytest.mark.parametrize(
+    ('meta', 'kept'),
+    [
+        ('text', None),
+        ([1], None),
+        ({'dataset_meta': ['a']}, None),
+        ({'dataset_meta': 'a'}, None),
+        ({'dataset_meta': {'classes': 3, 'palette': 1}}, None),
+        ({'dataset_meta': {'classes': [1, 2], 'palette': [(0, 0, 9)]}}, {'palette': [(0, 0, 9)]}),
+        ({'dataset_meta': {1: 'a', 'classes': ['b']}}, {'classes': ['b']}),
+    ],
+)
+def test_metadata_of_odd_kinds_are_left_to_the_config(tmp_path, meta, kept):
+    state = build_model(bare()).state_dict()
+    torch.save({'state_dict': state, 'meta': meta}, tmp_path / 'x.pth')
+    assert getattr(build_model(bare(), tmp_path / 'x.pth'), 'dataset_meta', None) == kept
+
+
 def test_model_on_the_meta_device():
     model = build_model(bare(), device='meta')
     assert {value.device.type for value in model.state_dict().values()} == {'meta'}

@@ -170,7 +170,7 @@ class TestResume:
         assert saving.resumable(work) == work / 'epoch_1.pth'
         assert lines == []
 
-    @pytest.mark.parametrize('damage', ['truncated', 'empty', 'gone', 'nan', 'weights'])
+    @pytest.mark.parametrize('damage', ['truncated', 'empty', 'gone', 'nan', 'weights', 'meta'])
     def test_damaged_one_gives_way_to_the_one_before(self, train, work, lines, damage):
         last = work / 'epoch_3.pth'
         content = load_file(last)
@@ -183,6 +183,8 @@ class TestResume:
         elif damage == 'nan':
             content['state_dict']['last.weight'][0, 1] = float('nan')
             torch.save(content, last)
+        elif damage == 'meta':
+            torch.save({**content, 'meta': 'text'}, last)
         else:
             torch.save({'state_dict': content['state_dict'], 'meta': content['meta']}, last)
         runner = train(checkpoint={'interval': 1}, epochs=4, resume=True)
