@@ -26,8 +26,8 @@ quickstart: install ## train, evaluate and draw nano models on toy data (some mi
 quickstart-det quickstart-seg quickstart-pose: quickstart-%: install ## the same, one task only
 	@$(BIN)/mmuniformer quickstart --task $*
 
-test: lint ## lint, then run the whole test suite on the installed package
-	@$(BIN)/pytest
+test: lint ## lint, then run the whole test suite on the installed package, on two cores
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 test-core: install ## run the tests that need no frameworks, on two cores (a minute)
 	@$(BIN)/pytest -n 2 --dist loadfile -m 'not slow and not integration and not frameworks'
