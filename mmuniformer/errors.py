@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -35,3 +36,12 @@ def refuse_existing(targets: Path | Iterable[Path], force: bool) -> None:
             raise UserError(f'{target} is a folder: name a file in it')
         if target.exists() and not force:
             raise UserError(f'{target} exists: choose another name, or replace it with --force')
+
+
+@contextmanager
+def explain_write_errors(file: Path) -> Iterator[None]:
+    """Name a file that cannot be written, as on a full disk."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f'{file} could not be written: {error}') from error

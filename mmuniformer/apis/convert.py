@@ -10,7 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmuniformer.errors import CheckpointError, UserError, refuse_existing
+from mmuniformer.errors import (
+    CheckpointError,
+    UserError,
+    explain_write_errors,
+    refuse_existing,
+)
 from mmuniformer.models.weights import tensors
 from mmuniformer.models.weights.class_names import permute_classes, read_labels
 from mmuniformer.models.weights.download import sha256
@@ -127,16 +132,13 @@ def convert(
     else:
         default = RELEASED_LAYOUTS.get(kind, Layout(('state_dict',)))
         result = lay_out(state, Layout(**earlier.get('layout', asdict(default))), dataset)
-    try:
-        with whole_file(target) as part:
-            if target.suffix == tensors.SUFFIX:
-                tensors.write(part, state, result['meta'])
-            else:
-                with open(part, 'wb') as file:
-                    torch.save(result, file)
-            refuse_existing(target, force)  # it may have come meanwhile
-    except OSError as error:
-        raise UserError(f'{target} could not be written: {error}') from error
+    with explain_write_errors(target), whole_file(target) as part:
+        if target.suffix == tensors.SUFFIX:
+            tensors.write(part, state, result['meta'])
+        else:
+            with open(part, 'wb') as file:
+                torch.save(result, file)
+        refuse_existing(target, force)  # it may have come meanwhile
     kept = ('meta', *layout.wrappers) if layout.wrappers else raw
     return {
         'source': f'{source} ({kind}, {record["network"]})',

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from mmuniformer.errors import CheckpointError, UserError, refuse_existing
+from mmuniformer.errors import CheckpointError, explain_write_errors, refuse_existing
 from mmuniformer.models.weights import catalog
 from mmuniformer.models.weights.catalog import ReleasedFile, find_released
 from mmuniformer.models.weights.download import Identity, download, named_hash, sha256
@@ -31,11 +31,8 @@ def fetch_released(name: str, folder: Path | None = None, force: bool = False) -
     target = folder / file.name
     refuse_existing(target, force)
     source = download(file.homes[0])
-    try:
-        with whole_file(target) as part:
-            shutil.copyfile(source, part)
-    except OSError as error:
-        raise UserError(f'{target} could not be written: {error}') from error
+    with explain_write_errors(target), whole_file(target) as part:
+        shutil.copyfile(source, part)
     return target
 
 

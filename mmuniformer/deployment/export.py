@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from mmuniformer.apis.models import build_model, quiet
 from mmuniformer.datasets.checks.config import dataset_meta
 from mmuniformer.deployment import comparison, files
 from mmuniformer.deployment.networks import is_detector, make_target
-from mmuniformer.errors import UserError, refuse_existing
+from mmuniformer.errors import UserError, explain_write_errors, refuse_existing
 from mmuniformer.models.base import find_backbone
 from mmuniformer.models.weights.files import whole_file
 from mmuniformer.version import __version__
@@ -79,7 +77,7 @@ def export(
         console.print('no CHECKPOINT: the weights are random', style='yellow')
     if options.check and detects:
         images = comparison.images_to_compare(cfg, model, size)
-    with named_in_errors(file), whole_file(file) as unchecked:
+    with explain_write_errors(file), whole_file(file) as unchecked:
         with console.status(f'writing {file} ...'):
             program = files.trace(target, example, dynamic)
             form.write(program, target.output_names, unchecked, metadata)
@@ -98,15 +96,6 @@ def export(
                     f'than --tolerance {tolerance:g}'
                 )
     return file
-
-
-@contextlib.contextmanager
-def named_in_errors(file: Path) -> Iterator[None]:
-    """Name a file that cannot be written, as on a full disk."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f'{file} could not be written: {error}') from error
 
 
 def output_file(cfg: Config, options: Options) -> Path:

@@ -133,7 +133,7 @@ class TokenLabelHead(ClsHead):
     def forward(self, feats: Sequence[Any], **_: Any) -> Tensor:
         """Return the logits of inference, ``(B, classes)``."""
         tokens = last_map(feats).flatten(2).mT
-        return self.fc(tokens.mean(1)) + self.aux_share * self.aux_fc(tokens).amax(1)
+        return super().forward(feats) + self.aux_share * self.aux_fc(tokens).amax(1)
 
     def train_logits(self, feats: Sequence[Any]) -> tuple[Tensor, Tensor]:
         """Return logits of the class ``(B, classes)`` and of tokens ``(B, N, classes)``.
@@ -144,7 +144,7 @@ class TokenLabelHead(ClsHead):
         aux = self.aux_fc(x.movedim(1, -1)).movedim(-1, 1)
         if isinstance(feats[-1], TokenBox):
             aux = mix_images(aux, feats[-1])
-        return self.fc(x.flatten(2).mean(2)), aux.flatten(2).mT
+        return super().forward(feats), aux.flatten(2).mT
 
     def loss(
         self, feats: Sequence[Any], data_samples: Sequence[BaseDataElement], **_: Any
@@ -159,11 +159,13 @@ class TokenLabelHead(ClsHead):
             target = self.targets(data_samples)
         else:
             target = torch.stack([sample.token_labels for sample in data_samples])
-        cls, aux = self.train_logits(feats)
-        losses = token_label_losses(cls, aux, target, box, self.ground_truth)
-        weights = (self.cls_weight, self.dense_weight)
-        names = ('loss_cls', 'loss_dense')
-        return {name: w * loss for name, w, loss in zip(names, weights, losses, strict=True)}
+        of_class, of_tokens = token_label_losses(
+            *self.train_logits(feats), target, box, self.ground_truth
+        )
+        return {
+            'loss_cls': self.cls_weight * of_class,
+            'loss_dense': self.dense_weight * of_tokens,
+        }
 
 
 @MODELS.register_module()
