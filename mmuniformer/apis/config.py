@@ -20,7 +20,7 @@ from mmuniformer.registry import type_name
 
 
 class Task(NamedTuple):
-    """A task of dense prediction: the scope of its framework, and what its models are called."""
+    """A task: the scope of its framework, and what its models are called."""
 
     scope: str
     model: str
@@ -30,6 +30,8 @@ TASKS = {
     'det': Task('mmdet', 'detector'),
     'seg': Task('mmseg', 'segmentor'),
     'pose': Task('mmpose', 'pose estimator'),
+    'cls': Task('mmpretrain', 'image classifier'),
+    'video': Task('mmaction', 'video recognizer'),
 }
 """By the name that commands and folders have for it."""
 

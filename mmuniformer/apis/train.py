@@ -1,4 +1,4 @@
-"""Training and testing for detection, segmentation and pose alike."""
+"""Training and testing, for all tasks alike."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import RUNNERS
 from torch import nn
 
-from mmuniformer.apis.config import find_config, framework_of, load_config, scope_of, split_data
+from mmuniformer.apis.config import (
+    TASKS,
+    find_config,
+    framework_of,
+    load_config,
+    scope_of,
+    split_data,
+)
 from mmuniformer.engine.saving import resumable
 from mmuniformer.errors import UserError
 from mmuniformer.registry import type_name
@@ -99,7 +106,8 @@ def configured(
     """Read a config and set what training and testing have in common."""
     cfg = load_config(config, cfg_options)
     if framework_of(cfg) is None:
-        raise UserError(f'{config}: set default_scope to mmdet, mmseg or mmpose')
+        scopes = ', '.join(task.scope for task in TASKS.values())
+        raise UserError(f'{config}: set default_scope to one of {scopes}')
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{find_config(config).stem}'
     return cfg

@@ -1,4 +1,4 @@
-"""``mmuniformer predict det|seg|pose``."""
+"""``mmuniformer predict det|seg|pose|cls|video``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from mmuniformer.errors import UserError
 if TYPE_CHECKING:
     from mmuniformer.apis.inference.run import Task
 
+SHOWN = 20
+"""Inputs whose labels are printed."""
 SKIPPED_STATUS = 3
 """Exit status of a run that skipped inputs."""
 
@@ -32,7 +34,7 @@ def read_ann_file(ctx: click.Context, param: click.Parameter, path: Path | None)
 
 
 def shared(function: Callable[..., None]) -> Callable[..., None]:
-    """Add what the three tasks have in common: arguments first, then options."""
+    """Add what the tasks have in common: arguments first, then options."""
     decorators = (
         click.argument('config'),
         click.argument('checkpoint'),
@@ -161,6 +163,43 @@ def pose(
     run.write(PoseTask(run.network, finder, score_thr, run.batch_size))
 
 
+top_k = click.option(
+    '--top-k', type=click.IntRange(1), default=5, show_default=True, help='Labels for each input.'
+)
+
+
+@command.command(cls=ConfigCommand)
+@shared
+@top_k
+def cls(top_k: int, **options: Any) -> None:
+    """Classify images.
+
+    CONFIG is a path or the name of a shipped config, CHECKPOINT a path or URL, INPUT an image, a
+    video (each frame is classified), a folder or a quoted glob pattern. Writes the best labels as
+    JSON and CSV, and drawings.
+    """
+    from mmuniformer.apis.inference import ClsTask
+
+    run = Run('cls', **options)
+    run.write(ClsTask(run.network, top_k))
+
+
+@command.command(cls=ConfigCommand)
+@shared
+@top_k
+def video(top_k: int, **options: Any) -> None:
+    """Classify videos, each as a whole.
+
+    CONFIG is a path or the name of a shipped config, CHECKPOINT a path or URL, INPUT a video, a
+    folder of videos, a folder of numbered frames or a quoted glob pattern. Clips and crops are
+    those of the config's test pipeline. Writes the best labels as JSON and CSV, and drawings.
+    """
+    from mmuniformer.apis.inference import VideoTask
+
+    run = Run('video', **options)
+    run.write(VideoTask(run.network, top_k))
+
+
 class Run:
     """A run of the command: its frames, output files and network, checked in this order."""
 
@@ -176,12 +215,12 @@ class Run:
         need_ids: bool = False,
         **network: Any,
     ):
-        from mmuniformer.apis.inference import Frames, Network, Writer
+        from mmuniformer.apis.inference import Clips, Frames, Network, Writer
 
         # Broken videos are listed at the end; FFmpeg's own lines would tear the progress bar.
         os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
         self.data_set, self.batch_size = data_set, batch_size
-        self.frames = Frames(inputs, data_set)
+        self.frames = (Clips if task == 'video' else Frames)(inputs, data_set)
         if not self.frames.sources:
             self.end()
         if need_ids and data_set is None and not self.frames.ids.by_name:
@@ -212,11 +251,29 @@ class Run:
             if self.writer.finished:
                 counts = f'{len(self.writer.images)} images, {self.writer.records} {task.unit}'
                 click.echo(f'{counts}: {self.writer.results}')
+        if self.writer.finished and self.writer.rows:
+            self.print_rows()
         if skipped := sum(task.skipped.values()):
             names = [category['name'] for category in task.categories]
             used = ', '.join(names[:5]) + ', ...' * (len(names) > 5)
             click.echo(f'{skipped} boxes not used: not {used}, crowds, or thinner than a pixel')
         self.end()
+
+    def print_rows(self) -> None:
+        """Print the labels of the first inputs."""
+        from itertools import groupby
+
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table('input', 'labels')
+        inputs = groupby(self.writer.rows, key=lambda row: row['input'])
+        for index, (name, rows) in enumerate(inputs):
+            if index == SHOWN:
+                table.add_row('...', f'all are in {self.writer.table}')
+                break
+            table.add_row(name, ', '.join(f'{row["name"]} {row["score"]:.3f}' for row in rows))
+        Console().print(table)
 
     def end(self) -> None:
         """List what was skipped, and end with the status that says so."""

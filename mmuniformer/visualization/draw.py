@@ -35,6 +35,12 @@ def pixels(points: np.ndarray) -> list[tuple[int, int]]:
     return [(int(x), int(y)) for x, y in np.rint(np.reshape(points, (-1, 2)))]
 
 
+def text_style(image: np.ndarray) -> tuple[float, int]:
+    """Return scale and line width of text that suits an image."""
+    scale = min(1.2, max(0.3, max(image.shape[:2]) / 1400))
+    return scale, 2 if scale > 0.8 else 1
+
+
 def put_label(
     image: np.ndarray, text: str, x: float, y: float, color: Color, centered: bool = False
 ) -> None:
@@ -43,8 +49,7 @@ def put_label(
     The point is the plate's lower left corner, or its center.
     """
     height, width = image.shape[:2]
-    scale = min(1.2, max(0.3, max(height, width) / 1400))
-    weight = 2 if scale > 0.8 else 1
+    scale, weight = text_style(image)
     (w, h), below = cv2.getTextSize(text, FONT, scale, weight)
     if centered:
         x, y = x - w / 2, y + (h + below) / 2
@@ -54,6 +59,15 @@ def put_label(
     bright = color[0] * 0.114 + color[1] * 0.587 + color[2] * 0.299 > 140
     ink = (0, 0, 0) if bright else (255, 255, 255)
     cv2.putText(image, text, (x + 1, y - below // 2 - 1), FONT, scale, ink, weight, cv2.LINE_AA)
+
+
+def draw_labels(image: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """Write labels below each other into the upper left corner of a copy."""
+    result = image.copy()
+    (_, height), below = cv2.getTextSize('X', FONT, *text_style(image))
+    for line, (label, color) in enumerate(zip(labels, colors(None, len(labels)), strict=True), 1):
+        put_label(result, label, 0, line * (height + below), color)
+    return result
 
 
 def draw_instances(

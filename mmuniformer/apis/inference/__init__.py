@@ -11,6 +11,7 @@ Example:
 
 from mmuniformer.apis.inference.boxes import BoxFile, Detected, WholeImage
 from mmuniformer.apis.inference.det import DetTask
+from mmuniformer.apis.inference.labels import Clips, ClsTask, VideoTask
 from mmuniformer.apis.inference.network import Network
 from mmuniformer.apis.inference.pose import PoseTask
 from mmuniformer.apis.inference.predictor import Predictor
@@ -20,6 +21,6 @@ from mmuniformer.apis.inference.sources import Frame, Frames
 from mmuniformer.apis.inference.writers import Writer
 
 __all__ = [
-    'BoxFile', 'DetTask', 'Detected', 'Frame', 'Frames', 'Network', 'PoseTask',
-    'Predictor', 'SegTask', 'WholeImage', 'Writer', 'predict',
+    'BoxFile', 'Clips', 'ClsTask', 'DetTask', 'Detected', 'Frame', 'Frames', 'Network', 'PoseTask',
+    'Predictor', 'SegTask', 'VideoTask', 'WholeImage', 'Writer', 'predict',
 ]  # fmt: skip

@@ -96,7 +96,11 @@ class Network:
         """Run the test pipeline on a sample."""
         try:
             return self.pipeline(dict(sample))
-        except cv2.error as error:
+        except Exception as error:
+            if self.scope == 'mmaction':  # readers raise whatever a video leads them to
+                raise InputError(f'its clips cannot be read: {error}') from error
+            if not isinstance(error, cv2.error):
+                raise
             # What cv2 says of a side that would become 0, and of one beyond 32,767 pixels.
             if 'inv_scale' not in str(error) and 'SHRT_MAX' not in str(error):
                 raise
@@ -122,11 +126,16 @@ class Network:
                 'model.backbone.stage3_attn=hybrid (or window)'
             ) from error
 
-    def class_names(self, head: Any) -> list[str]:
-        """Return the names of the classes of a head, or of the last in a cascade of heads."""
+    def class_names(self, head: Any, numbered: bool = False) -> list[str]:
+        """Return the names of the classes of a head, or of the last in a cascade of heads.
+
+        Where nothing names any, they are numbers, if ``numbered`` allows it.
+        """
         names = [str(name) for name in self.meta.get('classes') or ()]
         head = head[-1] if hasattr(head, '__len__') else head
         count = getattr(head, 'num_classes', len(names))
+        if not names and numbered:
+            names = [str(index) for index in range(count)]
         if not names or count != len(names):
             raise UserError(
                 f'{self.config}: the model has {count} classes, but the checkpoint or config names '
@@ -141,6 +150,11 @@ def array_pipeline(cfg: Config) -> list[dict[str, Any]]:
     pipeline, scope = [], framework_of(cfg)
     for transform in split_data(cfg)['pipeline']:
         kind = type_name(transform)
+        if scope == 'mmaction':  # which reads clips of files itself
+            pipeline.append(dict(transform))
+            continue
+        if scope == 'mmpretrain' and kind.startswith('LoadImage'):
+            continue
         if kind.startswith('LoadImage'):
             loader = 'LoadImage' if scope == 'mmpose' else 'LoadImageFromNDArray'
             transform = {**transform, 'type': f'{scope}.{loader}'}

@@ -13,6 +13,7 @@ from mmengine.structures import InstanceData
 from mmuniformer.apis.config import load_config, task_of
 from mmuniformer.apis.inference.boxes import Detected, GivenBoxes
 from mmuniformer.apis.inference.det import DetTask
+from mmuniformer.apis.inference.labels import ClsTask, VideoTask, clips_of
 from mmuniformer.apis.inference.network import Network
 from mmuniformer.apis.inference.pose import PoseTask
 from mmuniformer.apis.inference.run import Task
@@ -23,10 +24,10 @@ from mmuniformer.errors import UserError
 
 
 class Predictor:
-    """A detector, segmentor or pose estimator, ready for images.
+    """The model of a config, ready for images, a video recognizer for videos.
 
-    Attributes: ``task`` (``'det'``, ``'seg'`` or ``'pose'``), ``model`` (the framework's), ``meta``
-    (classes, palette; keypoints, skeleton).
+    Attributes: ``task`` (``'det'``, ``'seg'``, ``'pose'``, ``'cls'`` or ``'video'``), ``model``
+    (the framework's), ``meta`` (classes, palette; keypoints, skeleton).
 
     Args:
         config: Path, or name of a shipped config.
@@ -35,6 +36,7 @@ class Predictor:
         device: A torch device; None for a GPU if there is one.
         amp: Run in half precision: bf16 on a CPU, fp16 elsewhere.
         score_thr: Lowest score of a detected instance.
+        top_k: Labels of a classifier for each input.
         detector: Finds the instances of a pose estimator; without it, each image is one.
         cfg_options: New values by dotted key.
         backbone: Arguments of the backbone, such as ``stage3_attn='hybrid'``.
@@ -57,6 +59,7 @@ class Predictor:
         *,
         amp: bool = False,
         score_thr: float = 0.3,
+        top_k: int = 5,
         detector: Predictor | None = None,
         cfg_options: Mapping[str, Any] | None = None,
         **backbone: Any,
@@ -64,7 +67,7 @@ class Predictor:
         if config in BACKBONES:
             raise UserError(
                 f'{config} is a backbone, which gives features: build it with get_model, or name '
-                'the config of a detector, segmentor or pose estimator'
+                'the config of a whole model'
             )
         options = {f'model.backbone.{key}': value for key, value in backbone.items()}
         options |= cfg_options or {}
@@ -77,7 +80,7 @@ class Predictor:
         weights = weights_for(Path(config).stem, pretrained)
         self.network = Network(self.task, config, weights, device, amp, options)
         self.model, self.meta = self.network.model, self.network.meta
-        self.score_thr, self.detector = score_thr, detector
+        self.score_thr, self.top_k, self.detector = score_thr, top_k, detector
         self.prepare()  # says now what does not fit
 
     def prepare(self, boxes: Sequence[np.ndarray] | None = None, batch_size: int = 1) -> Task:
@@ -91,7 +94,9 @@ class Predictor:
             raise UserError(f'boxes: a pose estimator takes them, this is a {self.task} predictor')
         if self.task == 'det':
             return DetTask(self.network, self.score_thr)
-        return SegTask(self.network)
+        if self.task == 'seg':
+            return SegTask(self.network)
+        return {'cls': ClsTask, 'video': VideoTask}[self.task](self.network, self.top_k)
 
     def __call__(
         self,
@@ -104,7 +109,8 @@ class Predictor:
 
         Args:
             inputs: A path (an image, a video, a folder of these, or a pattern), an array (BGR or
-                gray, uint8), a PIL image, or several of these.
+                gray, uint8), a PIL image, or several of these. A video recognizer takes paths of
+                videos and of folders of frames.
             batch_size: Images, and instances of a pose estimator, at a time.
             return_datasamples: Return the framework's data samples, with instances of any score.
             boxes: For a pose estimator: for each image an array ``(N, 4)`` of x1, y1, x2, y2.
@@ -113,7 +119,8 @@ class Predictor:
             For each image, of a detector ``bboxes`` ``(N, 4)``, ``scores``, ``labels`` and, from a
             model with masks, ``masks`` ``(N, H, W)``, best first; of a segmentor ``label_map``
             ``(H, W)``; of a pose estimator ``keypoints`` ``(N, K, 2)``, ``keypoint_scores``,
-            ``bboxes``, ``bbox_scores`` and ``labels``. In pixels of the image.
+            ``bboxes``, ``bbox_scores`` and ``labels``, in pixels of the image; of a classifier
+            ``labels`` and ``scores``, best first.
 
         Raises:
             InputError: An input cannot be used.
@@ -129,7 +136,7 @@ class Predictor:
     ) -> Iterator[Any]:
         """Predict as a call does, but yield one result after the other, for videos and streams."""
         task = self.prepare(boxes, batch_size)
-        frames = frames_of(inputs)
+        frames = clips_of(inputs) if self.task == 'video' else frames_of(inputs)
         while batch := list(islice(frames, batch_size)):
             if return_datasamples:
                 yield from task.samples(batch)

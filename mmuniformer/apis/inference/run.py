@@ -32,6 +32,10 @@ class Task(Protocol):
     def records(self, frame: Frame, result: Any) -> list[dict[str, Any]]:
         """Return the COCO results of a frame."""
 
+    def rows(self, frame: Frame, result: Any) -> list[dict[str, Any]]:
+        """Return the rows of a table that a frame adds; none, unless the task has a table."""
+        return []
+
     def draw(self, image: np.ndarray, result: Any) -> np.ndarray:
         """Draw a result on a BGR image ``(H, W, 3)``."""
 

@@ -45,6 +45,10 @@ class Frame:
     index: int | None = None
     fps: float | None = None
 
+    def images(self) -> Iterator[tuple[int | None, np.ndarray]]:
+        """Yield index and image of what is drawn on."""
+        yield self.index, self.image
+
     def __str__(self) -> str:
         name = str(self.source.path) if self.source else f'image {self.id}'
         return name if self.index is None else f'{name}, frame {self.index}'
@@ -69,7 +73,7 @@ class Frames:
         paths: dict[Path, Path] = {}
         for text in map(str, inputs):
             try:
-                for path in expand(text):
+                for path in self.expand(text):
                     paths.setdefault(path.resolve(), path)
             except InputError as error:
                 self.skipped.append(str(error))
@@ -84,12 +88,20 @@ class Frames:
         for source in self.sources:
             self.read += 1
             try:
-                if is_video(source.path):
-                    yield from self.video(source)
-                else:
-                    yield Frame(read_image(source.path), self.ids(source.path), source)
+                yield from self.frames(source)
             except InputError as error:
                 self.skipped.append(str(error))
+
+    def expand(self, text: str) -> list[Path]:
+        """Return the files that one input stands for."""
+        return expand(text)
+
+    def frames(self, source: Source) -> Iterator[Frame]:
+        """Yield the image of a file, or the frames of a video."""
+        if is_video(source.path):
+            yield from self.video(source)
+        else:
+            yield Frame(read_image(source.path), self.ids(source.path), source)
 
     def video(self, source: Source) -> Iterator[Frame]:
         """Yield the frames of a video; those that the data set lacks are skipped together."""

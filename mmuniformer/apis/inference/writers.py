@@ -1,7 +1,9 @@
-"""What a run writes: COCO results, a data set of the images, drawings and masks."""
+"""What a run writes: COCO results, a data set of the images, tables, drawings and masks."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -29,9 +31,9 @@ class WriteError(UserError):
 class Writer:
     """Writes results of sources, and drawings if ``vis``, as they come; a context manager.
 
-    The two JSON files appear at the end, whole, also when the run is interrupted: then they hold
-    what was done until then. Those of an earlier run stay where nothing was done or a file could
-    not be written; ``finished`` tells.
+    The JSON files and the table of labels appear at the end, whole, also when the run is
+    interrupted: then they hold what was done until then. Those of an earlier run stay where nothing
+    was done or a file could not be written; ``finished`` tells.
 
     Raises:
         UserError: A file is there already (without ``force``), or is one of the sources.
@@ -43,12 +45,14 @@ class Writer:
     ):
         self.folder, self.vis = Path(folder), vis
         self.results = self.folder / 'predictions.json'
+        self.table = self.folder / 'predictions.csv'
         self.listing = self.folder / 'images.json'
         self.images: list[dict[str, Any]] = []
         self.categories: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = []
         self.records, self.finished = 0, False
         self.video: VideoFile | None = None
-        planned = [self.results, self.listing, *map(self.mask, sources)]
+        planned = [self.results, self.table, self.listing, *map(self.mask, sources)]
         planned += map(self.drawing, sources if vis else ())
         inputs = {source.path.resolve() for source in sources}
         for path in planned:
@@ -59,7 +63,8 @@ class Writer:
     def drawing(self, source: Source) -> Path:
         """Return where a source's drawing goes."""
         suffix = source.path.suffix.lower()
-        kind = '.mp4' if is_video(source.path) else suffix if suffix in JPEGS else '.png'
+        moving = is_video(source.path) or source.path.is_dir()
+        kind = '.mp4' if moving else suffix if suffix in JPEGS else '.png'
         return self.folder / 'vis' / (source.name + kind)
 
     def mask(self, source: Source, index: int = 0) -> Path:
@@ -84,6 +89,8 @@ class Writer:
                     write_whole(self.listing, (json.dumps(content, indent=1) + '\n').encode())
                     sync(self.part)
                     os.replace(self.part, self.results)
+                if self.rows:
+                    write_whole(self.table, as_csv(self.rows))
                 self.finished = True
         finally:
             with suppress(OSError):  # a full disk was reported before
@@ -103,7 +110,8 @@ class Writer:
             entry['mask'] = path.relative_to(self.folder).as_posix()
         if self.vis:
             path = self.drawing(frame.source)
-            self.draw(path, frame, task.draw(frame.image, result))
+            for index, image in frame.images():
+                self.draw(path, index, frame.fps, task.draw(image, result))
             entry['vis'] = path.relative_to(self.folder).as_posix()
         lines = [json.dumps(record) for record in task.records(frame, result)]
         if lines:
@@ -111,18 +119,19 @@ class Writer:
                 # One call, so that an interrupt leaves no half of a record.
                 self.stream.write((',\n' if self.records else '[\n') + ',\n'.join(lines))
         self.records += len(lines)
+        self.rows += task.rows(frame, result)
         self.images.append(entry)
         self.categories = task.categories
 
-    def draw(self, path: Path, frame: Frame, drawing: np.ndarray) -> None:
+    def draw(self, path: Path, index: int | None, fps: float | None, drawing: np.ndarray) -> None:
         """Write a drawing, or add it to its video."""
-        if frame.index is None:
+        if index is None:
             options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix in JPEGS else []
             return write_whole(path, cv2.imencode(path.suffix, drawing, options)[1].tobytes())
         if self.video is None or self.video.path != path:
             self.close_video()
-            self.video = VideoFile(path, frame.fps, drawing.shape[:2])
-        self.video.write(frame.index, drawing)
+            self.video = VideoFile(path, fps, drawing.shape[:2])
+        self.video.write(index, drawing)
 
     def close_video(self) -> None:
         """Finish the video that is being written."""
@@ -163,6 +172,15 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise WriteError(f'{path} could not be written: {error.strerror or error}') from error
+
+
+def as_csv(rows: Sequence[dict[str, Any]]) -> bytes:
+    """Return rows as a CSV file, whose first line has their keys."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
 
 
 def write_whole(path: Path, data: bytes) -> None:
