@@ -85,10 +85,15 @@ def draw_instances(
     line = thickness(image)
     order = range(len(boxes) - 1, -1, -1)
     for i in order if masks is not None else ():
-        result[masks[i]] = np.rint(result[masks[i]] * 0.55 + np.array(color_of[i]) * 0.45)
-        outline, _ = cv2.findContours(
-            masks[i].astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-        )
+        mask = masks[i].astype(np.uint8)
+        x, y, width, height = cv2.boundingRect(mask)
+        if not width:
+            continue
+        inside = np.s_[y : y + height, x : x + width]
+        shades = np.rint(np.arange(256)[:, None] * 0.55 + np.array(color_of[i]) * 0.45)
+        tinted = cv2.LUT(result[inside], shades[None].astype(np.uint8))
+        np.copyto(result[inside], tinted, where=masks[i][inside][..., None])
+        outline, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(result, outline, -1, color_of[i], line, cv2.LINE_AA)
     for i in order:
         cv2.rectangle(result, *pixels(boxes[i]), color_of[i], line)

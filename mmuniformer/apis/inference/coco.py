@@ -44,7 +44,7 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
     """Return a mask ``(H, W)`` as COCO's compressed RLE."""
     from pycocotools.mask import encode
 
-    code = encode(np.asfortranarray(mask.astype(np.uint8)))
+    code = encode(mask.astype(np.uint8, order='F'))
     return {**code, 'counts': code['counts'].decode()}
 
 

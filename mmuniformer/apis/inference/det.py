@@ -42,8 +42,12 @@ class DetTask(Task):
             ``scores``, ``labels`` (class indices) and, from a model with masks, ``masks``
             ``(N, H, W)`` boolean.
         """
-        found = [sample.pred_instances for sample in self.samples(frames)]
-        return [each[each.scores >= self.score_thr].cpu().numpy() for each in found]
+        found = []
+        for sample in self.samples(frames):
+            each, kept = sample.pred_instances, sample.pred_instances.scores >= self.score_thr
+            # Indexing copies the masks.
+            found.append((each if kept.all() else each[kept]).cpu().numpy())
+        return found
 
     def samples(self, frames: Sequence[Frame]) -> list[Any]:
         """Predict on frames: data samples with instances of any score."""
