@@ -7,12 +7,13 @@ import io
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from filelock import FileLock, Timeout
 
 from mmuniformer.apis.inference.decode import is_video
 from mmuniformer.apis.inference.run import Task
@@ -22,6 +23,10 @@ from mmuniformer.models.weights.files import part_of, sync, whole_file
 
 JPEGS = ('.jpg', '.jpeg')
 JPEG_QUALITY = 92
+LONGEST_JPEG = 65500
+"""Pixels of a side that an encoder takes."""
+LONGEST_FRAME = 8190
+"""Pixels of a side of a drawn video: what MPEG-4 takes."""
 
 
 class WriteError(UserError):
@@ -33,10 +38,12 @@ class Writer:
 
     The JSON files and the table of labels appear at the end, whole, also when the run is
     interrupted: then they hold what was done until then. Those of an earlier run stay where nothing
-    was done or a file could not be written; ``finished`` tells.
+    was done or a file could not be written; ``finished`` tells. One run at a time writes into a
+    folder.
 
     Raises:
-        UserError: A file is there already (without ``force``), or is one of the sources.
+        UserError: A file is there already (without ``force``), or is one of the sources; later, if
+            another run writes into the folder.
         WriteError: Later, if a file cannot be written.
     """
 
@@ -52,13 +59,14 @@ class Writer:
         self.rows: list[dict[str, Any]] = []
         self.records, self.finished = 0, False
         self.video: VideoFile | None = None
-        planned = [self.results, self.table, self.listing, *map(self.mask, sources)]
-        planned += map(self.drawing, sources if vis else ())
-        inputs = {source.path.resolve() for source in sources}
-        for path in planned:
-            if path.resolve() in inputs:
+        self.force = force
+        self.planned = [self.results, self.table, self.listing, *map(self.mask, sources)]
+        self.planned += map(self.drawing, sources if vis else ())
+        inputs = {os.path.realpath(source.path) for source in sources}
+        for path in self.planned:
+            if os.path.realpath(path) in inputs:
                 raise UserError(f'{path} is an input and would be replaced: choose another --out')
-        refuse_existing(planned, force)
+        refuse_existing(self.planned, force)
 
     def drawing(self, source: Source) -> Path:
         """Return where a source's drawing goes."""
@@ -74,8 +82,12 @@ class Writer:
 
     def __enter__(self) -> Writer:
         self.part = part_of(self.results)
-        with writing(self.results):
-            self.stream = self.part.open('w', encoding='utf-8')
+        with ExitStack() as stack:
+            stack.enter_context(sole_writer(self.results))
+            refuse_existing(self.planned, self.force)  # another run may have ended meanwhile
+            with writing(self.results):
+                self.stream = self.part.open('w', encoding='utf-8')
+            self.stack = stack.pop_all()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
@@ -96,6 +108,7 @@ class Writer:
             with suppress(OSError):  # a full disk was reported before
                 self.stream.close()
             self.part.unlink(missing_ok=True)
+            self.stack.close()
 
     def add(self, task: Task, frame: Frame, result: Any) -> None:
         """Write what a task predicted on a frame of a file."""
@@ -127,41 +140,86 @@ class Writer:
         """Write a drawing, or add it to its video."""
         if index is None:
             options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix in JPEGS else []
+            if path.suffix in JPEGS:
+                drawing = fitted(drawing, LONGEST_JPEG)
             return write_whole(path, cv2.imencode(path.suffix, drawing, options)[1].tobytes())
         if self.video is None or self.video.path != path:
             self.close_video()
-            self.video = VideoFile(path, fps, drawing.shape[:2])
+            self.video = VideoFile(path, fps, drawing)
         self.video.write(index, drawing)
 
     def close_video(self) -> None:
         """Finish the video that is being written."""
         if self.video is not None:
-            self.video.writer.release()
-            with writing(self.video.path):
-                os.replace(self.video.part, self.video.path)
-            self.video = None
+            video, self.video = self.video, None
+            video.close()
 
 
 class VideoFile:
     """An MP4 that grows by frames; where some are missing, the one before is held."""
 
-    def __init__(self, path: Path, fps: float, size: tuple[int, int]):
+    def __init__(self, path: Path, fps: float, frame: np.ndarray):
         self.path = path
         self.frames, self.last = 0, None
+        self.size = fitted(frame, LONGEST_FRAME, 2).shape[1::-1]
         code = cv2.VideoWriter_fourcc(*'mp4v')
         with writing(path):
             self.part = part_of(path)
-            self.writer = cv2.VideoWriter(str(self.part), code, fps, size[::-1])
+            self.writer = cv2.VideoWriter(str(self.part), code, fps, self.size)
         if not self.writer.isOpened():
             raise UserError(f'{path}: this OpenCV cannot write MP4 videos: use --no-vis')
 
     def write(self, index: int, frame: np.ndarray) -> None:
         """Add a frame at its place in time."""
+        if frame.shape[1::-1] != self.size:  # a writer would leave it out
+            frame = cv2.resize(frame, self.size)
         while self.frames < index:
             self.writer.write(frame if self.last is None else self.last)
             self.frames += 1
         self.writer.write(frame)
         self.frames, self.last = index + 1, frame
+
+    def close(self) -> None:
+        """Give the file its name if it is whole: OpenCV does not tell of a full disk."""
+        self.writer.release()
+        with writing(self.path):
+            try:
+                written = cv2.VideoCapture(str(self.part)).get(cv2.CAP_PROP_FRAME_COUNT)
+                if written < self.frames:
+                    raise OSError('it does not hold all frames; is the disk full?')
+                os.replace(self.part, self.path)
+            finally:
+                self.part.unlink(missing_ok=True)
+
+
+def fitted(image: np.ndarray, longest: int, shortest: int = 1) -> np.ndarray:
+    """Return an image that is scaled down, if need be, for its sides to be no longer."""
+    sides = image.shape[1::-1]
+    scale = min(1, longest / max(sides))
+    size = tuple(max(shortest, round(side * scale)) for side in sides)
+    return image if size == sides else cv2.resize(image, size)
+
+
+@contextmanager
+def sole_writer(path: Path) -> Iterator[None]:
+    """Refuse a file beside which another run, in this process or another, is writing."""
+    lock = FileLock(path.with_name('.lock'))
+    with writing(path):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f'another run writes into {path.parent}: choose another --out, or wait for its end'
+            ) from None
+        except NotImplementedError:  # on a file system without locks
+            yield
+            return
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows removes no open file
+            os.unlink(lock.lock_file)
+        lock.release()
 
 
 @contextmanager

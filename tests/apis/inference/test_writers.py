@@ -145,6 +145,56 @@ def test_folder_that_cannot_be_written(tmp_path):
         Writer(tmp_path / 'file' / 'out', []).__enter__()
 
 
+def test_one_run_at_a_time_writes_into_a_folder(tmp_path):
+    first, second = (Writer(tmp_path, [], force=True) for _ in range(2))
+    with first:
+        with pytest.raises(UserError, match=f'another run writes into {tmp_path}: .* --out'):
+            second.__enter__()
+        first.add(Counting(), frame(tmp_path / 'a.jpg'), 1)
+    with second:
+        second.add(Counting(), frame(tmp_path / 'b.jpg'), 2)
+    assert [len(each) for each in results(tmp_path)] == [2, 2]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['images.json', 'predictions.json', 'vis']
+
+
+def test_results_of_a_run_that_ended_meanwhile_are_not_replaced(tmp_path):
+    first, second = (Writer(tmp_path, [], vis=False) for _ in range(2))
+    with first:
+        first.add(Counting(), frame(tmp_path / 'a.jpg'), 1)
+    before = results(tmp_path)
+    with pytest.raises(UserError, match='predictions.json exists'), second:
+        pass
+    assert results(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ('sizes', 'expected'),
+    [([(1, 7)], (2, 7)), ([(9000, 20)], (8190, 18)), ([(40, 60), (20, 30), (40, 60)], (40, 60))],
+)
+def test_drawn_videos_of_any_size(tmp_path, sizes, expected):
+    """MPEG-4 has its limits, and OpenCV leaves out frames of another size than the first."""
+    import cv2
+
+    source = Source(tmp_path / 'clip.avi', 'clip')
+    with Writer(tmp_path / 'out', [source]) as writer:
+        for index, size in enumerate(sizes):
+            image = np.zeros((*size, 3), np.uint8)
+            writer.add(Counting(), Frame(image, index, source, index, 10), 1)
+    video = cv2.VideoCapture(str(tmp_path / 'out' / 'vis' / 'clip.mp4'))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == len(sizes)
+    sides = (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH)
+    assert np.allclose([video.get(side) for side in sides], expected, atol=1)
+
+
+def test_long_drawings_fit_into_a_jpeg(tmp_path):
+    """A PNG, say, by the name of a JPEG."""
+    with Writer(tmp_path / 'out', []) as writer:
+        each = Frame(np.zeros((4, 70_000, 3), np.uint8), 1, Source(tmp_path / 'a.jpg', 'a'))
+        writer.add(Counting(), each, 1)
+    assert (tmp_path / 'out' / 'vis' / 'a.jpg').exists()
+    assert results(tmp_path / 'out')[1]['images'][0]['width'] == 70_000
+
+
 def test_errors_of_others_stay_what_they_are(tmp_path):
     """An OSError of a user's model is no failure to write."""
     writer = Writer(tmp_path / 'out', [])
