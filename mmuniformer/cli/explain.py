@@ -11,7 +11,7 @@ import cv2
 from mmuniformer.apis.config import load_config
 from mmuniformer.apis.explain import explain
 from mmuniformer.apis.inference.decode import read_image
-from mmuniformer.cli.options import ConfigCommand, cfg_options
+from mmuniformer.cli.options import ConfigCommand, cfg_options, max_pixels
 from mmuniformer.errors import UserError, refuse_existing
 from mmuniformer.models.weights.files import whole_file
 
@@ -30,10 +30,11 @@ FORMATS = ('.png', '.jpg')
     show_default=True, help=f'File to write ({", ".join(FORMATS)}).',
 )  # fmt: skip
 @click.option('--force', is_flag=True, help='Replace an existing file.')
+@max_pixels
 @cfg_options
 def command(
     config: str, checkpoint: str, image: Path, query: tuple[float, float] | None, out: Path,
-    force: bool, cfg_options: dict[str, Any],
+    force: bool, max_pixels: int, cfg_options: dict[str, Any],
 ) -> None:  # fmt: skip
     """Draw what the backbone of CONFIG with the weights of CHECKPOINT attends to on IMAGE.
 
@@ -45,7 +46,8 @@ def command(
     if out.suffix.lower() not in FORMATS:
         raise UserError(f'--out {out}: use one of the suffixes {", ".join(FORMATS)}')
     refuse_existing(out, force)
-    sheet = explain(load_config(config, cfg_options), checkpoint, read_image(image), query)
+    pixels = read_image(image, max_pixels)
+    sheet = explain(load_config(config, cfg_options), checkpoint, pixels, query)
     try:
         with whole_file(out) as part:
             part.write_bytes(cv2.imencode(out.suffix, sheet)[1].tobytes())

@@ -55,6 +55,22 @@ device = click.option(
 )
 
 
+def default_max_pixels() -> int:
+    """Return the default of ``--max-pixels``."""
+    from mmuniformer.apis.inference.decode import MAX_PIXELS
+
+    return MAX_PIXELS
+
+
+max_pixels = click.option(
+    '--max-pixels',
+    type=click.IntRange(1),
+    default=default_max_pixels,
+    show_default='89 million',
+    help='Pixels of the largest image or video frame that is decoded.',
+)
+
+
 def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that training and testing share, as launchers and mim pass them."""
     for option in (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmuniformer.cli.options import ConfigCommand, cfg_options, device
+from mmuniformer.cli.options import ConfigCommand, cfg_options, device, max_pixels
 from mmuniformer.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def shared(function: Callable[..., None]) -> Callable[..., None]:
             show_default=True,
             help='Images at a time. Those that are resized to the same size share a batch.',
         ),
+        max_pixels,
         click.option('--amp', is_flag=True, help='Run in bf16 on a CPU, in fp16 on a GPU.'),
         click.option(
             '--ann-file',
@@ -209,6 +210,7 @@ class Run:
         inputs: tuple[str, ...],
         out: Path | None,
         batch_size: int,
+        max_pixels: int,
         data_set: Any,
         no_vis: bool,
         force: bool,
@@ -220,7 +222,7 @@ class Run:
         # Broken videos are listed at the end; FFmpeg's own lines would tear the progress bar.
         os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
         self.data_set, self.batch_size = data_set, batch_size
-        self.frames = (Clips if task == 'video' else Frames)(inputs, data_set)
+        self.frames = (Clips if task == 'video' else Frames)(inputs, data_set, max_pixels)
         if not self.frames.sources:
             self.end()
         if need_ids and data_set is None and not self.frames.ids.by_name:

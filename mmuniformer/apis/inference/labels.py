@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ import numpy as np
 import torch
 from mmengine.structures import InstanceData
 
-from mmuniformer.apis.inference.decode import IMAGES, Video, is_video, read_image
+from mmuniformer.apis.inference.decode import IMAGES, MAX_PIXELS, Video, is_video, read_image
 from mmuniformer.apis.inference.network import Network
 from mmuniformer.apis.inference.run import Task
-from mmuniformer.apis.inference.sources import Frame, Frames, Source, expand
+from mmuniformer.apis.inference.sources import Frame, Frames, Source, expand, in_turn
 from mmuniformer.errors import InputError
 from mmuniformer.visualization.draw import draw_labels
 
@@ -114,6 +115,7 @@ class Clip(Frame):
 
     files: Sequence[Path] = ()
     """The frames of a folder."""
+    max_pixels: int = MAX_PIXELS
 
     @property
     def location(self) -> dict[str, Any]:
@@ -132,9 +134,10 @@ class Clip(Frame):
     def images(self) -> Iterator[tuple[int | None, np.ndarray]]:
         """Yield the index and image of each frame."""
         if self.files:
-            yield from enumerate(map(read_image, self.files))
+            for index, file in enumerate(self.files):
+                yield index, read_image(file, self.max_pixels)
         else:
-            yield from Video(self.source.path).frames()
+            yield from Video(self.source.path, self.max_pixels).frames()
 
 
 class Clips(Frames):
@@ -149,27 +152,33 @@ class Clips(Frames):
 
     def frames(self, source: Source) -> Iterator[Frame]:
         """Yield a video."""
-        yield open_clip(source, self.ids(source.path))
+        yield open_clip(source, self.ids(source.path), self.max_pixels)
 
 
-def clips_of(inputs: str | Path | Iterable[str | Path]) -> Iterator[Frame]:
+def clips_of(
+    inputs: str | Path | Iterable[str | Path], max_pixels: int = MAX_PIXELS
+) -> Iterator[Frame | InputError]:
     """Yield videos by path, in the order given; their ids count from 0.
 
-    Raises:
-        InputError: When the turn of one comes that cannot be used.
+    In place of what cannot be used comes the error that says so.
     """
     number = itertools.count()
-    for each in [inputs] if isinstance(inputs, (str, Path)) else inputs:
+
+    def opened(path: Path) -> Iterator[Frame]:
+        yield open_clip(Source(path, path.stem), next(number), max_pixels)
+
+    def found(each: Any) -> Iterator[Frame | InputError]:
         if not isinstance(each, (str, Path)):
             raise InputError(f'a {type(each).__name__} is no video: give the path of one')
-        for path in expand_clips(str(each)):
-            yield open_clip(Source(path, path.stem), next(number))
+        yield from in_turn(expand_clips(str(each)), opened)
+
+    return in_turn([inputs] if isinstance(inputs, (str, Path)) else inputs, found)
 
 
 def expand_clips(text: str) -> list[Path]:
     """Return the videos and folders of frames that one input stands for."""
-    path = Path(text).expanduser()
-    if not path.is_dir():
+    path = Path(os.path.expanduser(text))
+    if not path.is_dir() or not text:
         return expand(text)
     if frames_in(path):
         return [path]
@@ -179,18 +188,19 @@ def expand_clips(text: str) -> list[Path]:
     return videos
 
 
-def open_clip(source: Source, number: Any) -> Clip:
+def open_clip(source: Source, number: Any, max_pixels: int) -> Clip:
     """Open a video, or a folder of frames."""
     path = source.path
     if path.is_dir():
         files = frames_in(path)
-        return Clip(read_image(files[0]), number, source, None, FRAME_FOLDER_FPS, files)
+        image = read_image(files[0], max_pixels)
+        return Clip(image, number, source, None, FRAME_FOLDER_FPS, files, max_pixels)
     if path.suffix.lower() in IMAGES:
         raise InputError(f'{path}: an image, not a video: `predict cls` takes images')
-    video = Video(path)
+    video = Video(path, max_pixels)
     _, image = next(video.frames())  # which says if there is none
     video.capture.release()
-    return Clip(image, number, source, None, video.fps)
+    return Clip(image, number, source, None, video.fps, max_pixels=max_pixels)
 
 
 def frames_in(folder: Path) -> list[Path]:

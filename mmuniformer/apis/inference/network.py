@@ -77,7 +77,7 @@ class Network:
         ``(H, W, 3)`` uint8; the framework's data sample is returned for each.
 
         Raises:
-            InputError: An image is too small, or too long for its width.
+            InputError: An image is too small, too long for its width, or too large for the memory.
         """
         items = [self.prepare(sample) for sample in samples]
         groups = defaultdict(list)
@@ -120,10 +120,10 @@ class Network:
             if 'out of memory' not in str(error) and 'allocate memory' not in str(error):
                 raise
             size = ' x '.join(map(str, batch['inputs'][0].shape[1:]))
-            raise UserError(
+            raise InputError(
                 f'not enough memory on {self.device} for {len(batch["inputs"])} images of {size} '
-                '(H x W) at a time: lower --batch-size, use --amp, or --cfg-options '
-                'model.backbone.stage3_attn=hybrid (or window)'
+                '(H x W) at a time: use --amp, or --cfg-options model.backbone.stage3_attn=hybrid '
+                '(or window)'
             ) from error
 
     def class_names(self, head: Any, numbered: bool = False) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,16 @@ from mmengine.structures import InstanceData
 
 from mmuniformer.apis.config import load_config, task_of
 from mmuniformer.apis.inference.boxes import Detected, GivenBoxes
+from mmuniformer.apis.inference.decode import MAX_PIXELS
 from mmuniformer.apis.inference.det import DetTask
 from mmuniformer.apis.inference.labels import ClsTask, VideoTask, clips_of
 from mmuniformer.apis.inference.network import Network
 from mmuniformer.apis.inference.pose import PoseTask
-from mmuniformer.apis.inference.run import Task
+from mmuniformer.apis.inference.run import Task, attempt, batches
 from mmuniformer.apis.inference.seg import SegTask
-from mmuniformer.apis.inference.sources import frames_of
+from mmuniformer.apis.inference.sources import Frame, frames_of
 from mmuniformer.apis.models import BACKBONES, weights_for
-from mmuniformer.errors import UserError
+from mmuniformer.errors import InputError, UserError
 
 
 class Predictor:
@@ -38,6 +39,7 @@ class Predictor:
         score_thr: Lowest score of a detected instance.
         top_k: Labels of a classifier for each input.
         detector: Finds the instances of a pose estimator; without it, each image is one.
+        max_pixels: Larger images, and videos of larger frames, are refused.
         cfg_options: New values by dotted key.
         backbone: Arguments of the backbone, such as ``stage3_attn='hybrid'``.
 
@@ -61,6 +63,7 @@ class Predictor:
         score_thr: float = 0.3,
         top_k: int = 5,
         detector: Predictor | None = None,
+        max_pixels: int = MAX_PIXELS,
         cfg_options: Mapping[str, Any] | None = None,
         **backbone: Any,
     ):
@@ -81,6 +84,7 @@ class Predictor:
         self.network = Network(self.task, config, weights, device, amp, options)
         self.model, self.meta = self.network.model, self.network.meta
         self.score_thr, self.top_k, self.detector = score_thr, top_k, detector
+        self.max_pixels = max_pixels
         self.prepare()  # says now what does not fit
 
     def prepare(self, boxes: Sequence[np.ndarray] | None = None, batch_size: int = 1) -> Task:
@@ -104,6 +108,7 @@ class Predictor:
         batch_size: int = 1,
         return_datasamples: bool = False,
         boxes: Sequence[np.ndarray] | None = None,
+        return_errors: bool = False,
     ) -> list[Any]:
         """Predict on images.
 
@@ -114,6 +119,8 @@ class Predictor:
             batch_size: Images, and instances of a pose estimator, at a time.
             return_datasamples: Return the framework's data samples, with instances of any score.
             boxes: For a pose estimator: for each image an array ``(N, 4)`` of x1, y1, x2, y2.
+            return_errors: Return an ``InputError`` in place of the result of an input that cannot
+                be used, and go on; of a broken video, after the results of its frames.
 
         Returns:
             For each image, of a detector ``bboxes`` ``(N, 4)``, ``scores``, ``labels`` and, from a
@@ -125,7 +132,7 @@ class Predictor:
         Raises:
             InputError: An input cannot be used.
         """
-        return list(self.stream(inputs, batch_size, return_datasamples, boxes))
+        return list(self.stream(inputs, batch_size, return_datasamples, boxes, return_errors))
 
     def stream(
         self,
@@ -133,15 +140,23 @@ class Predictor:
         batch_size: int = 1,
         return_datasamples: bool = False,
         boxes: Sequence[np.ndarray] | None = None,
+        return_errors: bool = False,
     ) -> Iterator[Any]:
         """Predict as a call does, but yield one result after the other, for videos and streams."""
         task = self.prepare(boxes, batch_size)
-        frames = clips_of(inputs) if self.task == 'video' else frames_of(inputs)
-        while batch := list(islice(frames, batch_size)):
-            if return_datasamples:
-                yield from task.samples(batch)
-            else:
-                yield from map(plain, task(batch))
+
+        def run(batch: Sequence[Frame]) -> list[Any]:
+            return task.samples(batch) if return_datasamples else list(map(plain, task(batch)))
+
+        items = (clips_of if self.task == 'video' else frames_of)(inputs, self.max_pixels)
+        for failed, group in groupby(items, lambda item: isinstance(item, InputError)):
+            if not failed:
+                chunks = batches(group, batch_size, self.max_pixels)
+                group = chain.from_iterable(attempt(run, chunk) for chunk in chunks)
+            for result in group:
+                if isinstance(result, InputError) and not return_errors:
+                    raise result
+                yield result
 
 
 def plain(result: InstanceData | np.ndarray) -> dict[str, np.ndarray]:

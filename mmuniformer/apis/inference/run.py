@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -47,15 +46,43 @@ class Task(Protocol):
 def predict(task: Task, frames: Frames, batch_size: int = 1) -> Iterator[tuple[Frame, Any]]:
     """Yield each frame with its result; what the network cannot take goes to ``frames.skipped``.
 
-    ``batch_size`` frames are decoded and predicted on at a time.
+    ``batch_size`` frames are decoded and predicted on at a time; fewer of large images.
     """
-    iterator = iter(frames)
-    while batch := list(islice(iterator, batch_size)):
-        try:
-            yield from zip(batch, task(batch), strict=True)
-        except InputError:  # one frame that cannot be used does not stop the others
+    for batch in batches(frames, batch_size, frames.max_pixels):
+        for frame, result in zip(batch, attempt(task, batch), strict=True):
+            if isinstance(result, InputError):
+                frames.skipped.append(str(result))
+            else:
+                yield frame, result
+
+
+def batches(frames: Iterable[Frame], size: int, max_pixels: int) -> Iterator[list[Frame]]:
+    """Yield frames, up to ``size`` at a time and, of several, up to ``max_pixels`` in all."""
+    batch: list[Frame] = []
+    for frame in frames:
+        if batch and sum(f.image.size // 3 for f in (*batch, frame)) > max_pixels:
+            yield batch
+            batch = []
+        batch.append(frame)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def attempt(
+    run: Callable[[Sequence[Frame]], Sequence[Any]], batch: Sequence[Frame]
+) -> Iterator[Any]:
+    """Yield a result for each frame; for one that cannot be used, an ``InputError`` that names it.
+
+    It does not stop the others.
+    """
+    try:
+        yield from run(batch)
+    except (InputError, MemoryError) as error:
+        if len(batch) > 1:
             for frame in batch:
-                try:
-                    yield frame, task([frame])[0]
-                except InputError as error:
-                    frames.skipped.append(f'{frame}: {error}')
+                yield from attempt(run, [frame])
+        else:
+            yield InputError(f'{batch[0]}: {str(error) or "not enough memory"}')

@@ -1,7 +1,10 @@
 """Image and video files, decoded as people see them."""
 
+import io
 import os
+import socket
 import struct
+import subprocess
 import zlib
 
 import cv2
@@ -10,6 +13,7 @@ import pytest
 from PIL import Image
 from videos import write_video
 
+from mmuniformer.apis.inference import decode
 from mmuniformer.apis.inference.decode import Video, read_image
 from mmuniformer.errors import InputError
 
@@ -202,11 +206,85 @@ def test_videos_without_a_frame(tmp_path):
             list(Video(tmp_path / name).frames())
 
 
-@pytest.mark.parametrize('name', ['pipe.jpg', 'pipe.mp4'])
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path, name):
-    os.mkfifo(tmp_path / name)
-    with pytest.raises(InputError, match='not a regular file'):
+def make_special(kind, path):
+    """Make something at a path that is not a regular file."""
+    if kind == 'a pipe':
+        os.mkfifo(path)
+    elif kind == 'a socket':
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+    elif kind == 'a device':
+        path.symlink_to('/dev/zero')
+    elif kind == 'a folder':
+        path.mkdir()
+    else:
+        path.symlink_to(path)
+
+
+@pytest.mark.parametrize('name', ['a.jpg', 'a.mp4'])
+@pytest.mark.parametrize('kind', ['a pipe', 'a socket', 'a device', 'a folder', 'Too many levels'])
+def test_what_is_no_file_is_refused_by_its_kind_and_not_waited_for(tmp_path, kind, name):
+    make_special(kind, tmp_path / name)
+    with pytest.raises(InputError, match=f'{name}: {kind}'):
         Video(tmp_path / name) if name.endswith('mp4') else read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize('text', ["ffconcat version 1.0\nfile 'a.mp4'\n", '\ufeff#EXTM3U\na.mp4\n'])
+def test_a_list_of_other_files_is_no_video(tmp_path, text):
+    """FFmpeg would open them."""
+    write_video(tmp_path / 'a.mp4', 2)
+    (tmp_path / 'list.mp4').write_text(text)
+    with pytest.raises(InputError, match='list.mp4: a list of other files'):
+        Video(tmp_path / 'list.mp4')
+
+
+def test_images_and_videos_up_to_a_number_of_pixels(tmp_path):
+    image = save(tmp_path / 'a.png', UPRIGHT)
+    assert read_image(image, max_pixels=24).shape == (4, 6, 3)
+    with pytest.raises(InputError, match=r'a.png: 4 x 6 .* more than 23 pixels.* --max-pixels'):
+        read_image(image, max_pixels=23)
+    image.write_bytes(image.read_bytes() + bytes(200))
+    with pytest.raises(InputError, match=r'bytes are more than 8 for each of 24 pixels'):
+        read_image(image, max_pixels=24)
+    video = write_video(tmp_path / 'a.avi', 2, size=(96, 64))
+    assert len(list(Video(video, max_pixels=6144).frames())) == 2
+    with pytest.raises(InputError, match=r'a.avi: 64 x 96 .* more than 6,143 pixels'):
+        Video(video, max_pixels=6143)
+
+
+def test_more_pixels_than_pillow_allows_by_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode, 'MAX_PIXELS', 10)
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10)  # an error from twice as many on
+    image = save(tmp_path / 'a.png', UPRIGHT)
+    with pytest.raises(InputError, match='a.png: more than 10 pixels.* --max-pixels'):
+        read_image(image, max_pixels=10)
+    assert read_image(image, max_pixels=30).shape == (4, 6, 3)
+
+
+def progressive(scans, more=b''):
+    """A JPEG with many scans in which no bit changes."""
+    stream = io.BytesIO()
+    Image.fromarray(np.full((16, 16, 3), 90, np.uint8)).save(stream, 'JPEG', progressive=True)
+    data = stream.getvalue()
+    last = data[data.rindex(b'\xff\xda') : -2]
+    return data[:-2] + last * (scans - data.count(b'\xff\xda')) + data[-2:] + more
+
+
+def test_a_jpeg_that_repeats_its_scans_is_refused(tmp_path):
+    (tmp_path / 'a.jpg').write_bytes(progressive(501))
+    with pytest.raises(InputError, match='a.jpg: .* it has 501 scans, more than 500'):
+        read_image(tmp_path / 'a.jpg')
+    # What follows the image, such as a video, is no scan.
+    (tmp_path / 'b.jpg').write_bytes(progressive(500, more=b'\xff\xda' * 9))
+    assert read_image(tmp_path / 'b.jpg').shape == (16, 16, 3)
+
+
+def test_postscript_is_not_run(tmp_path, monkeypatch):
+    Image.fromarray(UPRIGHT).save(tmp_path / 'a.eps')
+    (tmp_path / 'a.eps').rename(tmp_path / 'a.jpg')
+    monkeypatch.setattr(subprocess, 'check_call', None)  # Pillow calls Ghostscript by it
+    with pytest.raises(InputError, match='a.jpg: .*PostScript is a program'):
+        read_image(tmp_path / 'a.jpg')
 
 
 def test_a_header_of_a_size_beyond_all_memory_is_refused(tmp_path):
@@ -214,5 +292,5 @@ def test_a_header_of_a_size_beyond_all_memory_is_refused(tmp_path):
     data = bytearray(path.read_bytes())
     data[6:10] = b'\xff' * 4  # width and height of a GIF
     path.write_bytes(data)
-    with pytest.raises(InputError, match='cannot be read as an image'):
+    with pytest.raises(InputError, match='more than .* pixels'):
         read_image(path)

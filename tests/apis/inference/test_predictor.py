@@ -164,12 +164,56 @@ def test_results_come_one_by_one(predictors, images, tmp_path):
         ('no/such.jpg', 'no such file'),
         (Image.new('I', (64, 64)), 'PIL image of mode I: scale it'),
         ([None], 'a NoneType is no image'),
-        (np.zeros((400, 1, 3), np.uint8), 'too long for its width'),
+        (np.zeros((400, 1, 3), np.uint8), 'image 0: .* too long for its width'),
+        (np.zeros((0, 5, 3), np.uint8), 'image 0: an array: .* has no pixels'),
+        (None, 'image 0: a NoneType is no image'),
     ],
 )
 def test_inputs_that_cannot_be_used_are_named(predictors, given, words):
     with pytest.raises(InputError, match=words):
         predictors['seg'](given)
+
+
+@pytest.mark.parametrize('batch_size', [1, 3])
+def test_one_input_that_cannot_be_used_does_not_lose_the_others(
+    predictors, images, paths, tmp_path, batch_size
+):
+    cut = tmp_path / 'cut.png'
+    Image.fromarray(images[0]).save(cut)
+    cut.write_bytes(cut.read_bytes()[:2000])
+    clip = write_video(tmp_path / 'clip.avi', 3, corrupt=[1])
+    given = [images[0], cut, Image.open(cut), np.zeros((400, 1, 3), np.uint8), paths[1], clip,
+             None, images[2]]  # fmt: skip
+    found = predictors['seg'](given, batch_size, return_errors=True)
+    good = predictors['seg']([images[0], paths[1]]) + [None, None] + predictors['seg'](images[2])
+    places = [0, 4, 5, 6, 9]
+    for place, wanted in zip(places, good, strict=True):
+        if wanted:
+            assert np.array_equal(found[place]['label_map'], wanted['label_map'])
+    errors = [str(found[i]) for i in range(10) if isinstance(found[i], InputError)]
+    words = ['cut.png: cannot be read', 'image 2: a PIL image that cannot', 'image 3: an image of',
+             '1 of 3 frames are corrupt', 'image 7: a NoneType']  # fmt: skip
+    assert len(errors) == len(words)
+    for error, word in zip(errors, words, strict=True):
+        assert word in error
+    with pytest.raises(InputError, match='cut.png'):
+        predictors['seg'](given, batch_size)
+
+
+@pytest.mark.parametrize('broken', [None, 'gone.jpg', __file__])
+def test_boxes_stay_with_their_images_beside_a_broken_one(predictors, images, broken):
+    boxes = [[[4, 8, 60, 100]], [[0, 0, 9, 9]], [[30, 20, 90, 120]]]
+    given = [images[0], broken, images[2]]
+    found = predictors['pose'](given, boxes=boxes, return_errors=True)
+    assert isinstance(found[1], InputError)
+    assert [found[i]['bboxes'].tolist() for i in (0, 2)] == [boxes[0], boxes[2]]
+
+
+def test_arrays_and_files_up_to_a_number_of_pixels(images, paths):
+    small = Predictor(CONFIGS['seg'], False, 'cpu', max_pixels=images[0][..., 0].size - 1)
+    for given in (images[0], paths[0], Image.fromarray(images[0])):
+        with pytest.raises(InputError, match='more than .* pixels'):
+            small(given)
 
 
 def test_arguments_that_do_not_fit_are_named(predictors, images, tmp_path):

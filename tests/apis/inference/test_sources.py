@@ -1,11 +1,14 @@
 """Files, folders and patterns as sources of frames."""
 
+import os
+from pathlib import Path
+
 import cv2
 import numpy as np
 from PIL import Image
 from videos import write_video
 
-from mmuniformer.apis.inference.sources import Frame, Frames
+from mmuniformer.apis.inference.sources import Frame, Frames, name_sources
 
 
 def write_images(folder, *names):
@@ -28,14 +31,51 @@ def test_files_folders_and_patterns(tmp_path):
     assert names('**/*.jpg') == (['b.jpg', 'd.jpg'], [])
     assert names('b.jpg', '', 'sub/../b.jpg')[0] == ['b.jpg', 'a.PNG', 'c.mp4']
     assert names('notes.txt')[0] == ['notes.txt']
-    found, skipped = names('nothing', '*.gif', 'gone.jpg', 'b.jpg', 'x' * 300)
+    found, skipped = names('nothing', '*.gif', 'gone.jpg', 'b.jpg', 'x' * 300, 'a\0b.jpg')
     assert found == ['b.jpg']
     assert skipped == [
         f'{tmp_path}/nothing: the folder holds no image and no video',
         f'{tmp_path}/*.gif: the pattern matches no file',
         f'{tmp_path}/gone.jpg: no such file, folder or pattern',
         f'{tmp_path}/{"x" * 300}: File name too long',
+        f'{tmp_path}/a\0b.jpg: no such file, folder or pattern',
     ]
+    assert Frames(['']).skipped == [': no such file, folder or pattern']
+    assert Frames(['~nobody.jpg']).skipped == ['~nobody.jpg: no such file, folder or pattern']
+
+
+def test_what_is_no_file_is_not_left_out_silently(tmp_path):
+    write_images(tmp_path, 'a.png')
+    (tmp_path / 'gone.jpg').symlink_to(tmp_path / 'nowhere.jpg')
+    (tmp_path / 'loop.jpg').symlink_to(tmp_path / 'loop.jpg')
+    (tmp_path / 'folder.jpg').mkdir()
+    os.mkfifo(tmp_path / 'pipe.jpg')
+    for given in (tmp_path, tmp_path / '*', tmp_path / '**/*'):
+        frames = Frames([given])
+        assert [frame.source.name for frame in frames] == ['a']
+        assert frames.skipped == [
+            f'{tmp_path}/gone.jpg: No such file or directory',
+            f'{tmp_path}/loop.jpg: Too many levels of symbolic links',
+            f'{tmp_path}/pipe.jpg: a pipe, not a regular file',
+        ]
+
+
+def test_patterns_end_where_links_form_loops(tmp_path):
+    """Each of two such links doubles the paths at each level."""
+    write_images(tmp_path, 'a/a.png', 'b/b.png')
+    (tmp_path / 'a' / 'linked').symlink_to(tmp_path / 'b')
+    for name in ('one', 'two'):
+        (tmp_path / 'b' / name).symlink_to(tmp_path)
+    sources = Frames([tmp_path / '**' / '*.png']).sources
+    assert [source.name for source in sources] == ['a', 'b']
+    assert [s.name for s in Frames([tmp_path / 'a' / '**' / 'linked' / '*.png']).sources] == ['b']
+    assert [s.name for s in Frames([tmp_path / 'a' / '**']).sources] == ['a', 'b']
+
+
+def test_names_of_outputs_are_no_longer_than_file_systems_take(tmp_path):
+    paths = [Path(f'{folder}/{"ä" * 125}.png') for folder in 'xy']
+    sources = name_sources(paths)
+    assert [source.name for source in sources] == ['ä' * 115, 'ä' * 115 + '_2']
 
 
 def test_sources_of_one_name_get_names_of_their_own(tmp_path):
