@@ -69,12 +69,13 @@ class Network:
         if amp:
             keep_interfaces_in_float32(self.model)
 
-    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> list[Any]:
+    def __call__(self, samples: Sequence[Mapping[str, Any]], own_size: bool = True) -> list[Any]:
         """Predict on samples, in one batch for each size that the pipeline gives.
 
         Sizes are not mixed: padding to a common one would let an image's neighbors change what is
         predicted on it. Samples are what the test pipeline starts from, at least ``img``, BGR
-        ``(H, W, 3)`` uint8; the framework's data sample is returned for each.
+        ``(H, W, 3)`` uint8; the framework's data sample is returned for each. Without ``own_size``
+        a segmentor's maps keep the size that the pipeline gives.
 
         Raises:
             InputError: An image is too small, too long for its width, or too large for the memory.
@@ -82,6 +83,8 @@ class Network:
         items = [self.prepare(sample) for sample in samples]
         groups = defaultdict(list)
         for index, item in enumerate(items):
+            if not own_size:
+                item['data_samples'].set_metainfo({'ori_shape': item['data_samples'].img_shape})
             # mmseg also wants one original size in a batch.
             original = item['data_samples'].ori_shape if self.scope == 'mmseg' else None
             groups[tuple(item['inputs'].shape), original].append(index)

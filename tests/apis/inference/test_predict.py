@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,39 +9,35 @@ import pytest
 import torch
 from click.testing import CliRunner
 from mmengine.registry import DefaultScope
+from nano_models import CONFIGS, save_weights
 from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from videos import write_video
 
 from mmuniformer.apis.config import load_config
-from mmuniformer.apis.inference import DetTask, Frame, Frames, Network, PoseTask, Writer
+from mmuniformer.apis.inference import (
+    DetTask,
+    Frame,
+    Frames,
+    Network,
+    PoseTask,
+    SegTask,
+    Writer,
+    seg,
+)
 from mmuniformer.apis.inference import predict as run_predict
 from mmuniformer.apis.models import build_model
 from mmuniformer.cli import group
 from mmuniformer.engine.precision import as_float32
 from mmuniformer.errors import CheckpointError, UserError
 
-CONFIGS = {
-    'det': 'mask-rcnn_uniformer-nano_fpn_toy',
-    'seg': 'upernet_uniformer-nano_toy-128x128',
-    'pose': str(Path(__file__).parents[2] / 'pose_without_refinement.py'),
-}
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
-    """Random weights of the toy models, whose outputs depend on the image."""
-    folder = tmp_path_factory.mktemp('weights')
-    for task, config in CONFIGS.items():
-        torch.manual_seed(1)
-        model = build_model(load_config(config))
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1 and not name.startswith('backbone'):
-                torch.nn.init.normal_(parameter, std=0.1)
-        torch.save({'state_dict': model.state_dict(), 'meta': {}}, folder / f'{task}.pth')
-    return folder
+    return save_weights(tmp_path_factory.mktemp('weights'))
 
 
 @pytest.fixture
@@ -128,6 +123,30 @@ def test_class_maps_are_the_frameworks_own(predict, weights, images, tmp_path):
     together = sum(rle.decode(r['segmentation']).astype(int) * r['category_id'] for r in found)
     assert np.array_equal(together, theirs)
     assert [c['name'] for c in listing['categories']] == ['background', 'person', 'box', 'ball']
+
+
+@pytest.mark.parametrize('corners', [False, True])
+@pytest.mark.parametrize('classes', [1, 3])
+def test_class_maps_of_huge_images_are_the_same(weights, monkeypatch, corners, classes):
+    """They are made of some classes at a time, for the memory's sake."""
+    network = Network('seg', CONFIGS['seg'], weights / 'seg.pth', 'cpu')
+    network.model.align_corners = network.model.decode_head.align_corners = corners
+    task = SegTask(network)
+    random = np.random.default_rng(0)
+    images = [cv2.resize(random.integers(0, 256, (9, 12, 3), np.uint8), (333, 257))] * 2
+    frames = [Frame(image) for image in (*images, np.rot90(images[0]))]
+    expected = task(frames)
+    calls = []
+    monkeypatch.setattr(seg, 'LARGEST_LOGITS', 4 * classes * images[0][..., 0].size)
+    monkeypatch.setattr(SegTask, 'label_map', lambda *args: calls.append(args) or label_map(*args))
+    for found, wanted in zip(task(frames), expected, strict=True):
+        assert len(np.unique(wanted)) > 2
+        assert found.dtype == wanted.dtype
+        assert np.array_equal(found, wanted)
+    assert len(calls) == 3
+
+
+label_map = SegTask.label_map
 
 
 def test_poses_are_the_frameworks_own(predict, weights, toy_root):

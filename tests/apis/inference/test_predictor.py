@@ -1,12 +1,11 @@
 """``Predictor``: every kind of input and output, against the frameworks' own functions."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.registry import DefaultScope
+from nano_models import CONFIGS, randomize
 from PIL import Image
 from videos import write_video
 
@@ -15,11 +14,6 @@ from mmuniformer import Predictor
 from mmuniformer.apis.config import load_config
 from mmuniformer.errors import CheckpointError, InputError, UserError
 
-CONFIGS = {
-    'det': 'mask-rcnn_uniformer-nano_fpn_toy',
-    'seg': 'upernet_uniformer-nano_toy-128x128',
-    'pose': str(Path(__file__).parents[2] / 'pose_without_refinement.py'),
-}
 pytestmark = pytest.mark.integration
 
 
@@ -30,9 +24,7 @@ def predictors():
     for task, config in CONFIGS.items():
         torch.manual_seed(1)
         made[task] = Predictor(config, pretrained=False, device='cpu', score_thr=0.05)
-        for name, parameter in made[task].model.named_parameters():
-            if parameter.ndim > 1 and not name.startswith('backbone'):
-                torch.nn.init.normal_(parameter, std=0.1)
+        randomize(made[task].model)
     return made
 
 
