@@ -201,6 +201,11 @@ def video(top_k: int, **options: Any) -> None:
     run.write(VideoTask(run.network, top_k))
 
 
+def printable(text: str) -> str:
+    """Return a text on one line and without control characters: file names may hold any."""
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
+
+
 class Run:
     """A run of the command: its frames, output files and network, checked in this order."""
 
@@ -280,6 +285,6 @@ class Run:
     def end(self) -> None:
         """List what was skipped, and end with the status that says so."""
         for line in self.frames.skipped:
-            click.secho(f'skipped: {line}', fg='red', err=True)
+            click.secho(f'skipped: {printable(line)}', fg='red', err=True)
         if self.frames.skipped:
             raise SystemExit(SKIPPED_STATUS)

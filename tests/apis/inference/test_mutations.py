@@ -8,7 +8,7 @@ import time
 
 import pytest
 from click.testing import CliRunner
-from mutations import mutated
+from mutations import mutated, one_color_png
 from nano_models import CONFIGS, save_weights
 
 from mmuniformer.apis.inference import Frames
@@ -38,13 +38,12 @@ def predict(weights, tmp_path, monkeypatch):
             yield frame
             start = time.perf_counter()
 
-    def run(task, folder):
+    def run(task, folder, *options):
         out = tmp_path / 'out'
         result = CliRunner().invoke(
             group,
             ['predict', task, CONFIGS[task], str(weights / f'{task}.pth'), str(folder)]
-            + ['--device', 'cpu', '--batch-size', '4', '--max-pixels', str(MAX_PIXELS)]
-            + ['--out', str(out)],
+            + ['--device', 'cpu', '--batch-size', '4', '--out', str(out), *options],
         )
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
@@ -67,7 +66,7 @@ def check(predict, task, numbers, folder):
         (folder / f'{number:05d}{suffix}').write_bytes(content)
     files = sorted(path.as_posix() for path in folder.iterdir())
     opened = len(os.listdir('/dev/fd'))
-    done, reported, seconds = predict(task, folder)
+    done, reported, seconds = predict(task, folder, '--max-pixels', str(MAX_PIXELS))
     assert sorted(done + reported) == files
     assert min(len(done), len(reported)) > len(files) / 5, 'the damage is too small or too great'
     assert seconds < 10
@@ -91,3 +90,28 @@ def test_ten_thousand_damaged_files(predict, task, start, tmp_path, record_prope
     record_property('done', done)
     record_property('grown', grown)
     assert grown < 400_000, 'KiB'
+
+
+ODD_SIZES = {
+    (1, 1): ('det', 'seg', 'pose'),
+    (2, 3): ('det', 'seg', 'pose'),
+    (1, 500): ('pose',),
+    (500, 1): ('pose',),
+    (20_000, 1): ('pose',),
+    (20_000, 300): ('det', 'pose'),
+    (300, 20_000): ('det', 'pose'),
+    (30_000, 30_000): (),
+}
+"""The tasks that predict on an image of a width and height; a test pipeline resizes its sides."""
+
+
+@pytest.mark.parametrize('task', CONFIGS)
+def test_odd_sizes_are_predicted_or_reported(predict, task, tmp_path):
+    folder = tmp_path / 'in'
+    folder.mkdir()
+    for width, height in ODD_SIZES:
+        (folder / f'{width}x{height}.png').write_bytes(one_color_png(height, width))
+    done, reported, _ = predict(task, folder)
+    expected = {f'{w}x{h}.png' for (w, h), tasks in ODD_SIZES.items() if task in tasks}
+    assert {os.path.basename(path) for path in done} == expected
+    assert len(done + reported) == len(ODD_SIZES)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import cv2
 import numpy as np
@@ -226,6 +227,33 @@ def test_bad_inputs_are_skipped_and_the_others_done(predict, images, tmp_path):
     said = said.replace(' ', '')  # the console breaks lines
     for path in bad:
         assert f'skipped:{path}:' in said
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='other systems refuse such names')
+def test_any_file_name_is_taken_and_shown_on_one_line(predict, images, tmp_path):
+    good = [
+        '-dash',
+        '[x]',
+        'a%03d',
+        'new\nline',
+        '\x1b[31mred',
+        'bad\udcff',
+        'quote\'"',
+        '日本 ü',
+        'x' * 251,
+    ]
+    folder = tmp_path / 'in'
+    folder.mkdir()
+    for name in good:
+        shutil.copy(images[0], folder / f'{name}.jpg')
+    (folder / 'a\nskipped: b\x1b[31m\udcff.png').write_bytes(b'x')
+    status, said, _, listing = predict('seg', folder)
+    assert status == 3
+    assert sorted(image['file_name'] for image in listing['images']) == sorted(
+        f'{folder}/{name}.jpg' for name in good
+    )
+    assert all((tmp_path / 'out' / image['mask']).exists() for image in listing['images'])
+    assert r'/a\nskipped: b\x1b[31m\udcff.png: cannot be read' in said
 
 
 def test_nothing_to_predict_on_needs_no_model(predict, tmp_path):
