@@ -24,6 +24,13 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     scope=SCOPE,
     locations=['mmuniformer.engine.optim'],
 )
+# These need mmcv, which every framework has, and none of the frameworks.
+DATASETS = Registry(
+    'dataset', parent=root.DATASETS, scope=SCOPE, locations=['mmuniformer.datasets.video']
+)
+TRANSFORMS = Registry(
+    'transform', parent=root.TRANSFORMS, scope=SCOPE, locations=['mmuniformer.datasets.video']
+)
 
 
 def type_name(settings: Mapping[str, Any]) -> str:

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from mmengine import Config
 from mmengine.config import DictAction
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS
+from torch import nn
 
 from mmuniformer.apis.models import build_model
 
 ROOT = Path(__file__).resolve().parents[1] / 'configs'
-CONFIGS = {path.stem: path for path in sorted(ROOT.rglob('*.py')) if '_base_' not in path.parts}
+SHIPPED = {path.stem: path for path in sorted(ROOT.rglob('*.py')) if '_base_' not in path.parts}
 """Every config that is not a base, by its name."""
 SPLITS = ('train', 'val', 'test')
 LOADERS = [f'{split}_dataloader.dataset' for split in SPLITS]
@@ -28,12 +32,12 @@ OWN_SIZE = (80, 100)
 
 def task_of(name):
     """The task of a config: the folder below configs."""
-    return CONFIGS[name].relative_to(ROOT).parts[0]
+    return SHIPPED[name].relative_to(ROOT).parts[0]
 
 
 @functools.cache
 def _load(name):
-    return Config.fromfile(CONFIGS[name])
+    return Config.fromfile(SHIPPED[name])
 
 
 def load(name, *options):
@@ -50,6 +54,34 @@ def load(name, *options):
 def on_meta(name):
     """The model of config `name` on the meta device: shapes without memory or arithmetic."""
     return build_model(load(name), device='meta')
+
+
+def rates(config, batches, steps):
+    """Learning rates of a run by batch: `batches` an epoch, or all of them; `steps` in total."""
+    optimizer = torch.optim.SGD(
+        [nn.Parameter(torch.zeros(1))], lr=config.optim_wrapper.optimizer.lr
+    )
+    settings = {'optimizer': optimizer, 'epoch_length': batches}
+    schedulers = [
+        PARAM_SCHEDULERS.build(scheduler, default_args=settings)
+        for scheduler in copy.deepcopy(config.param_scheduler)
+    ]
+    found = []
+    for step in range(1, steps + 1):
+        found.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        for scheduler in schedulers:
+            if not scheduler.by_epoch or step % batches == 0:
+                scheduler.step()
+    return np.array(found)
+
+
+def decays(name):
+    """Weight decay of each parameter of config `name`."""
+    model, wrapper = on_meta(name).train(), load(name).optim_wrapper
+    names = {parameter: key for key, parameter in model.named_parameters()}
+    groups = build_optim_wrapper(model, {**wrapper, 'type': 'OptimWrapper'}).optimizer.param_groups
+    return {names[p]: group['weight_decay'] for group in groups for p in group['params']}
 
 
 def write_own_data(root):

@@ -73,13 +73,16 @@ class NamingCompose(Compose):
         Raises:
             UserError: One of them fails.
         """
-        file, seg_map = data.get('img_path'), data.get('seg_map_path')
+        names = (data[key] for key in ('img_path', 'filename', 'frame_dir') if data.get(key))
+        file, seg_map = next(names, None), data.get('seg_map_path')
         said = data.get('width'), data.get('height')
         try:
             for transform in self.transforms:
                 data = transform(data)
                 if data is None:
                     return None
+                if not isinstance(data, dict):  # several samples of one
+                    continue
                 if said and isinstance(size := data.get('ori_shape'), tuple):
                     self.check(file, size[1::-1], said)
                     said = None

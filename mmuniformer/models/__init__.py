@@ -2,10 +2,12 @@
 
 from mmuniformer.models.clips import UniFormer3D, UniFormerLight3D
 from mmuniformer.models.heads import LightClsHead, TokenLabelHead
+from mmuniformer.models.mixing import BatchMix
 from mmuniformer.models.uniformer import UniFormer
 from mmuniformer.models.uniformer_light import UniFormerLight
 
 __all__ = [
+    'BatchMix',
     'LightClsHead',
     'TokenLabelHead',
     'UniFormer',

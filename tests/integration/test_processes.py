@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from config_helpers import CONFIGS, SEG_TOYS
+from config_helpers import SEG_TOYS, SHIPPED
 
 from mmuniformer.compat import load_file
 
@@ -71,7 +71,7 @@ def train(tmp_path, toy_root, repository):
         part = f'{processes}-{accumulate}'
         result = tmp_path / f'{part}.json'
         text = COMMON.format(
-            base=str(CONFIGS[name]), file=str(result), hooks=list(hooks), accumulate=accumulate
+            base=str(SHIPPED[name]), file=str(result), hooks=list(hooks), accumulate=accumulate
         )
         text += OWN[name]
         # Toy data hold 8 images for training and 4, here 3, for validation.

@@ -128,8 +128,8 @@ def file_table() -> str:
         homes = ', '.join(f'[{text}]({url})' for text, url in names)
         rows = ', '.join(f'`{row}`' for row in file.rows)
         size = f'{file.size / 1e6:.0f}' if file.size else EMPTY
-        lines.append([homes, rows, str(file.head_dim), size, file.license])
-    return generated.table(['File', 'Weights of', '`head_dim`', 'MB', 'License'], lines)
+        lines.append([homes, rows, str(file.head_dim), size, file.license, file.note or EMPTY])
+    return generated.table(['File', 'Weights of', '`head_dim`', 'MB', 'License', 'Note'], lines)
 
 
 def pages(root: Path) -> dict[Path, str]:

@@ -16,8 +16,9 @@ from mmuniformer.errors import CheckpointError
 HUB = 'https://huggingface.co'
 HUB_SCHEME = 'hf://'
 OPENMMLAB = 'https://download.openmmlab.com/mmpose/v1/projects/uniformer'
-IMAGENET, DETECTOR, SEGMENTOR, POSE = (
-    *('ImageNet classifier', 'detector', 'segmentor', 'pose estimator'),
+MMACTION = 'https://download.openmmlab.com/mmaction/v1.0/recognition/uniformerv1'
+IMAGENET, DETECTOR, SEGMENTOR, POSE, VIDEO = (
+    *('ImageNet classifier', 'detector', 'segmentor', 'pose estimator', 'video recognizer'),
 )
 
 
@@ -38,6 +39,8 @@ class ReleasedFile:
     """In hexadecimal, as much as is known."""
     size: int | None = None
     """Bytes, if known."""
+    note: str = ''
+    """What a user of it has to know."""
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -50,6 +53,14 @@ def _pose(row: str, name: str) -> ReleasedFile:
     """Return the row of a pose file, whose name ends in its hash and a date."""
     sha256 = name.split('-')[1].partition('_')[0]
     return ReleasedFile(name, POSE, (row,), 64, (f'{OPENMMLAB}/{name}',), 'Apache-2.0', sha256)
+
+
+def _video(row: str, name: str) -> ReleasedFile:
+    """Return the row of a file that mmaction2 converted; its classes are by the alphabet."""
+    sha256 = name.rpartition('-')[2].removesuffix('.pth')
+    note = 'MMAction2 runs it with `model.backbone.layer_norm_eps=1e-5`, the authors with 1e-6'
+    home = (f'{MMACTION}/{name}',)
+    return ReleasedFile(name, VIDEO, (row,), 64, home, 'Apache-2.0', sha256, note=note)
 
 
 RELEASED_FILES = (
@@ -103,6 +114,17 @@ RELEASED_FILES = (
             ('base_8xb128-210e_coco-256x192', '256x192_global_base-1713bcd4'),
             ('base_8xb32-210e_coco-384x288', '384x288_global_base-c650da38'),
             ('base_8xb32-210e_coco-448x320', '448x320_global_base-a05c185f'),
+        )
+    ),
+    *(
+        _video(
+            f'uniformer-{arch}_imagenet1k-pre_8xb{batch}-{clip}x1-110e_kinetics400-rgb',
+            f'uniformer-{arch}_imagenet1k-pre_{clip}x1_kinetics400-rgb_20221219-{sha256}.pth',
+        )
+        for arch, batch, clip, sha256 in (
+            ('small', 4, '16x4', 'c630a037'),
+            ('base', 5, '16x4', '157c2e66'),
+            ('base', 4, '32x4', 'b776322c'),
         )
     ),
 )  # fmt: skip

@@ -1,0 +1,24 @@
+_base_ = [
+    '_base_/recognizer_uniformer.py',
+    '_base_/kinetics400_16x4.py',
+    '_base_/schedule_110e.py',
+    '_base_/video_runtime.py',
+]
+
+model = dict(
+    backbone=dict(
+        arch='base',
+        drop_path_rate=0.3,
+        init_cfg=dict(
+            checkpoint='https://download.openmmlab.com/mmpose/v1/projects/uniformer/'
+            'uniformer_base_in1k.pth'
+        ),
+    ),
+)
+lr = 1.25e-4
+optim_wrapper = dict(optimizer=dict(lr=lr))
+param_scheduler = _base_.param_scheduler
+param_scheduler[0].update(start_factor=1e-6 / lr)
+train_dataloader = dict(batch_size=5)
+auto_scale_lr = dict(base_batch_size=40)
+del lr

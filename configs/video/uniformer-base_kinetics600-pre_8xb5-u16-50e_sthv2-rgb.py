@@ -1,0 +1,23 @@
+_base_ = [
+    '_base_/recognizer_uniformer.py',
+    '_base_/sthv2_u16.py',
+    '_base_/schedule_50e.py',
+    '_base_/video_runtime.py',
+]
+
+model = dict(
+    backbone=dict(
+        arch='base',
+        drop_path_rate=0.5,
+        init_cfg=dict(checkpoint='checkpoints/uniformer_base_k600_16x4.pth'),
+    ),
+    cls_head=dict(num_classes=174),
+    data_preprocessor=dict(blending=dict(num_classes=174)),
+)
+lr = 2.5e-4
+optim_wrapper = dict(optimizer=dict(lr=lr))
+param_scheduler = _base_.param_scheduler
+param_scheduler[0].update(start_factor=1e-6 / lr)
+train_dataloader = dict(batch_size=5)
+auto_scale_lr = dict(base_batch_size=40)
+del lr

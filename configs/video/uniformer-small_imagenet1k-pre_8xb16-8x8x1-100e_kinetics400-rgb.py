@@ -1,0 +1,17 @@
+_base_ = [
+    '_base_/recognizer_uniformer.py',
+    '_base_/kinetics400_8x8.py',
+    '_base_/schedule_100e.py',
+    '_base_/video_runtime.py',
+]
+
+model = dict(
+    backbone=dict(
+        drop_path_rate=0.1,
+        init_cfg=dict(
+            checkpoint='https://download.openmmlab.com/mmpose/v1/projects/uniformer/'
+            'uniformer_small_in1k.pth'
+        ),
+    ),
+)
+train_dataloader = dict(batch_size=16)

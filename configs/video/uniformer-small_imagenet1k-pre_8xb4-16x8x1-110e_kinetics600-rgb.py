@@ -1,0 +1,18 @@
+_base_ = [
+    '_base_/recognizer_uniformer.py',
+    '_base_/kinetics600_16x8.py',
+    '_base_/schedule_110e.py',
+    '_base_/video_runtime.py',
+]
+
+model = dict(
+    backbone=dict(
+        drop_path_rate=0.1,
+        init_cfg=dict(
+            checkpoint='https://download.openmmlab.com/mmpose/v1/projects/uniformer/'
+            'uniformer_small_in1k.pth'
+        ),
+    ),
+    cls_head=dict(num_classes=600),
+    data_preprocessor=dict(blending=dict(num_classes=600)),
+)

@@ -1,0 +1,15 @@
+_base_ = [
+    '_base_/recognizer_uniformer.py',
+    '_base_/sthv1_u32.py',
+    '_base_/schedule_60e.py',
+    '_base_/video_runtime.py',
+]
+
+model = dict(
+    backbone=dict(
+        drop_path_rate=0.3,
+        init_cfg=dict(checkpoint='checkpoints/uniformer_small_k600_16x4.pth'),
+    ),
+    cls_head=dict(num_classes=174),
+    data_preprocessor=dict(blending=dict(num_classes=174)),
+)
