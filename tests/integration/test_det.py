@@ -12,6 +12,8 @@ from mmengine.config import ConfigDict
 from mmengine.registry import RUNNERS
 from torch import nn
 
+from mmuniformer.compat import load_file
+
 pytest.importorskip('mmdet')
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -129,7 +131,7 @@ def test_documented_options_of_training(toy_root, tmp_path):
     assert steps == {1}  # two batches, one step
     rates = [group['lr'] for group in runner.optim_wrapper.optimizer.param_groups]
     assert min(rates) < 0.2 * max(rates)
-    checkpoint = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)
+    checkpoint = load_file(tmp_path / 'epoch_1.pth')
     key = 'backbone.blocks4.0.attn.qkv.weight'
     trained = checkpoint['ema_state_dict'][f'module.{key}']
     assert not torch.equal(checkpoint['state_dict'][key], trained)

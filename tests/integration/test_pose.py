@@ -11,6 +11,7 @@ from amp_on_cpu import AmpOptimWrapperOnCPU
 from mmengine import Config
 from mmengine.registry import RUNNERS
 
+from mmuniformer.compat import load_file
 from mmuniformer.errors import CheckpointError
 
 pytest.importorskip('mmpose')
@@ -104,7 +105,7 @@ def test_accumulation_averaging_layer_decay_and_tensorboard_by_options(toy_root,
     assert steps == {1}  # two batches, one step
     rates = [group['lr'] for group in runner.optim_wrapper.optimizer.param_groups]
     assert max(rates) / min(rates) == pytest.approx(0.75**-9)
-    checkpoint = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)
+    checkpoint = load_file(tmp_path / 'epoch_1.pth')
     assert 'module.head.final_layer.weight' in checkpoint['ema_state_dict']
     assert list(tmp_path.rglob('events.out.tfevents.*'))
 

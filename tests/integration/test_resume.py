@@ -10,6 +10,8 @@ from config_helpers import SEG_TOYS, load
 from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 
+from mmuniformer.compat import load_file
+
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 # Framework, folder of the data, and what the length of a run is counted in.
@@ -91,8 +93,7 @@ def test_resumed_training_is_the_uninterrupted_one(toy_root, tmp_path, name, wor
     assert len(resumed) * LENGTH == len(whole) * (LENGTH - STOP) > 0
     assert begun + resumed == whole
     first, second = (
-        torch.load(tmp_path / part / f'{unit}_{LENGTH}.pth', weights_only=True)
-        for part in ('whole', 'parts')
+        load_file(tmp_path / part / f'{unit}_{LENGTH}.pth') for part in ('whole', 'parts')
     )
     for part in ('state_dict', 'ema_state_dict'):
         assert first[part].keys() == second[part].keys()

@@ -23,6 +23,7 @@ from torch import nn
 
 from mmuniformer.apis.config import scope_of
 from mmuniformer.apis.models import build_model
+from mmuniformer.compat import load_file
 from mmuniformer.errors import UserError
 
 pytest.importorskip('mmseg')
@@ -123,7 +124,7 @@ def test_documented_options_of_training(runner, toy_root, tmp_path):
     assert run.optim_wrapper._inner_count == 4
     steps = run.optim_wrapper.optimizer.state_dict()['state'][0]['step']
     assert steps == 2
-    checkpoint = torch.load(tmp_path / 'work0' / 'iter_4.pth', weights_only=True)
+    checkpoint = load_file(tmp_path / 'work0' / 'iter_4.pth')
     name = 'backbone.blocks3.0.attn.qkv.weight'
     averaged, trained = checkpoint['state_dict'][name], checkpoint['ema_state_dict']
     assert not torch.equal(averaged, trained[f'module.{name}'])
