@@ -13,4 +13,5 @@ class AmpOptimWrapperOnCPU(AmpOptimWrapper):
         OptimWrapper.__init__(self, **kwargs)
         self.cast_dtype = getattr(torch, dtype)
         self._scale_update_param = None
-        self.loss_scaler = torch.amp.GradScaler('cpu', enabled=False)
+        # torch below 2.3 has no other; disabled, it asks for no GPU
+        self.loss_scaler = torch.cuda.amp.GradScaler(enabled=False)
