@@ -307,7 +307,8 @@ def test_loader_that_runs_code_is_found_out():
     assert found == ('', 'a checkpoint ran code of its own')
 
 
-def test_classification_is_an_extra(outcomes):
+def test_classification_is_an_extra(outcomes, install):
+    install(**UPSTREAM)
     outcomes['mmaction'] = ('', "ModuleNotFoundError: No module named 'einops'")
     done = CliRunner().invoke(doctor.command, ['--json'])
     assert done.exit_code == 0
