@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmuniformer.cli.options import ConfigCommand, cfg_options, device, max_pixels
-from mmuniformer.errors import UserError
+from mmuniformer.errors import InputError, UserError
 
 if TYPE_CHECKING:
     from mmuniformer.apis.inference.run import Task
@@ -251,8 +251,12 @@ class Run:
             with self.writer, Progress(*columns, console=Console(stderr=True)) as bar:
                 shown = bar.add_task('predicting', total=self.frames.total)
                 for frame, result in predict(task, self.frames, self.batch_size):
-                    self.writer.add(task, frame, result)
+                    try:
+                        self.writer.add(task, frame, result)
+                    except InputError as error:
+                        self.frames.skipped.append(str(error))
                     bar.update(shown, completed=self.frames.read, total=self.frames.total)
+                    del frame, result  # large, and not needed while the next is made
                 bar.update(shown, completed=self.frames.total)  # past what was skipped last
         finally:
             if self.writer.finished:

@@ -54,6 +54,7 @@ def predict(task: Task, frames: Frames, batch_size: int = 1) -> Iterator[tuple[F
                 frames.skipped.append(str(result))
             else:
                 yield frame, result
+        del batch, frame, result  # large, and not needed while the next are made
 
 
 def batches(frames: Iterable[Frame], size: int, max_pixels: int) -> Iterator[list[Frame]]:
@@ -64,6 +65,7 @@ def batches(frames: Iterable[Frame], size: int, max_pixels: int) -> Iterator[lis
             yield batch
             batch = []
         batch.append(frame)
+        del frame
         if len(batch) == size:
             yield batch
             batch = []

@@ -111,7 +111,12 @@ class Writer:
             self.stack.close()
 
     def add(self, task: Task, frame: Frame, result: Any) -> None:
-        """Write what a task predicted on a frame of a file."""
+        """Write what a task predicted on a frame of a file.
+
+        Raises:
+            InputError: Frames of a video could not be drawn on; all else is written.
+            WriteError: A file cannot be written.
+        """
         height, width = frame.image.shape[:2]
         name = frame.source.path.as_posix()
         entry = {'id': frame.id, 'file_name': name, 'width': width, 'height': height}
@@ -121,11 +126,9 @@ class Writer:
             path = self.mask(frame.source, frame.index or 0)
             write_whole(path, mask)
             entry['mask'] = path.relative_to(self.folder).as_posix()
+        drawing = self.drawing(frame.source)
         if self.vis:
-            path = self.drawing(frame.source)
-            for index, image in frame.images():
-                self.draw(path, index, frame.fps, task.draw(image, result))
-            entry['vis'] = path.relative_to(self.folder).as_posix()
+            entry['vis'] = drawing.relative_to(self.folder).as_posix()
         lines = [json.dumps(record) for record in task.records(frame, result)]
         if lines:
             with writing(self.results):
@@ -135,6 +138,8 @@ class Writer:
         self.rows += task.rows(frame, result)
         self.images.append(entry)
         self.categories = task.categories
+        for index, image in frame.images() if self.vis else ():
+            self.draw(drawing, index, frame.fps, task.draw(image, result))
 
     def draw(self, path: Path, index: int | None, fps: float | None, drawing: np.ndarray) -> None:
         """Write a drawing, or add it to its video."""
@@ -167,6 +172,7 @@ class VideoFile:
             self.part = part_of(path)
             self.writer = cv2.VideoWriter(str(self.part), code, fps, self.size)
         if not self.writer.isOpened():
+            self.part.unlink(missing_ok=True)
             raise UserError(f'{path}: this OpenCV cannot write MP4 videos: use --no-vis')
 
     def write(self, index: int, frame: np.ndarray) -> None:

@@ -123,6 +123,19 @@ def framework_scores(config, weights, samples):
         return torch.stack([model.test_step(batch)[0].pred_score for batch in batches]).numpy()
 
 
+def test_videos_with_corrupt_frames_are_classified_and_reported(predict, videos):
+    write_video(videos[0], 60, step=4, corrupt=[50, 59])
+    result, out = predict('video', *videos)
+    assert result.exit_code == 3
+    assert f'skipped: {videos[0]}: 2 of 60 frames are corrupt, from frame 50 on' in result.output
+    names = [i['file_name'] for i in json.loads((out / 'images.json').read_text())['images']]
+    assert names == [str(path) for path in videos]
+    assert len(json.loads((out / 'predictions.json').read_text())) == 6
+    for path, count in zip(videos, (59, 9), strict=True):
+        drawn = cv2.VideoCapture(str(out / 'vis' / f'{path.stem}.mp4'))
+        assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == count
+
+
 def assert_scored(records, scores, task, top):
     """Compare records of the command, ``top`` for each input, with scores ``(N, classes)``."""
     assert len(records) == top * len(scores)
