@@ -63,9 +63,15 @@ def mutated(number: int) -> tuple[str, bytes]:
     if kind == 'bomb':
         return suffix, bomb(suffix, random)
     content = bytearray(data)
-    start, length = int(random.integers(len(data))), int(2 ** random.uniform(0, 8))
+    damage(kind, suffix, content, random)
+    return suffix, bytes(content)
+
+
+def damage(kind: str, suffix: str, content: bytearray, random: np.random.Generator) -> None:
+    """Flip bits of a file, cut it, overwrite a part, repeat a part elsewhere, or lie."""
+    start, length = int(random.integers(len(content))), int(2 ** random.uniform(0, 8))
     if kind == 'bits':
-        for place in random.integers(len(data), size=int(2 ** random.uniform(0, 6))):
+        for place in random.integers(len(content), size=int(2 ** random.uniform(0, 6))):
             content[place] ^= 1 << random.integers(8)
     elif kind == 'cut':
         del content[start:]
@@ -73,11 +79,10 @@ def mutated(number: int) -> tuple[str, bytes]:
         fill = (bytes(length), b'\xff' * length, random.bytes(length))[random.integers(3)]
         content[start : start + length] = fill
     elif kind == 'spliced':
-        at = int(random.integers(len(data)))
+        at = int(random.integers(len(content)))
         content[at:at] = content[start : start + length] * int(random.integers(1, 20))
     else:
         lie(suffix, content, random)
-    return suffix, bytes(content)
 
 
 def lie(suffix: str, content: bytearray, random: np.random.Generator) -> None:

@@ -6,13 +6,17 @@ import resource
 import shutil
 import time
 
+import cv2
+import numpy as np
 import pytest
 from click.testing import CliRunner
-from mutations import mutated, one_color_png
+from mutations import KINDS, damage, mutated, one_color_png
 from nano_models import CONFIGS, save_weights
 
 from mmuniformer.apis.inference import Frames
+from mmuniformer.apis.inference.decode import Video
 from mmuniformer.cli import group
+from mmuniformer.errors import InputError
 
 MAX_PIXELS = 300_000
 ALL, CHUNK = 10_000, 1_000
@@ -115,3 +119,41 @@ def test_odd_sizes_are_predicted_or_reported(predict, task, tmp_path):
     expected = {f'{w}x{h}.png' for (w, h), tasks in ODD_SIZES.items() if task in tasks}
     assert {os.path.basename(path) for path in done} == expected
     assert len(done + reported) == len(ODD_SIZES)
+
+
+def read_damaged_videos(folder, numbers):
+    """Read damaged videos; return how many gave all frames, some and none."""
+    files = []
+    for name, code in (('a.avi', 'MJPG'), ('b.mp4', 'mp4v')):
+        writer = cv2.VideoWriter(str(folder / name), cv2.VideoWriter_fourcc(*code), 10, (48, 40))
+        for index in range(6):
+            writer.write(np.full((40, 48, 3), 30 * index, np.uint8))
+        writer.release()
+        files.append((folder / name).read_bytes())
+    counts = [0, 0, 0]
+    for number in numbers:
+        random = np.random.default_rng(number)
+        content = bytearray(files[number % 2])
+        suffix = ('.avi', '.mp4')[number % 2]
+        damage(KINDS[number // 2 % 4], suffix, content, random)
+        path = folder / f'c{suffix}'
+        path.write_bytes(content)
+        start, read, whole = time.perf_counter(), 0, False
+        try:
+            for _ in Video(path, MAX_PIXELS).frames():
+                read += 1
+            whole = True
+        except InputError as error:
+            assert str(path) in str(error)  # noqa: PT017
+        assert time.perf_counter() - start < 10
+        counts[0 if whole else 1 if read else 2] += 1
+    return counts
+
+
+def test_damaged_videos_are_read_or_reported(tmp_path):
+    assert min(read_damaged_videos(tmp_path, range(80))) > 4
+
+
+@pytest.mark.minutes
+def test_two_thousand_damaged_videos(tmp_path, record_property):
+    record_property('whole, in part, none', read_damaged_videos(tmp_path, range(2000)))

@@ -1,6 +1,7 @@
 """``mmuniformer predict``: what it writes is what the frameworks say, for every kind of input."""
 
 import json
+import os
 import shutil
 import sys
 
@@ -219,7 +220,9 @@ def test_bad_inputs_are_skipped_and_the_others_done(predict, images, tmp_path):
     (tmp_path / 'broken.jpg').write_bytes(images[0].read_bytes()[:900])
     (tmp_path / 'empty.mp4').write_bytes(b'')
     (tmp_path / 'nothing').mkdir()
-    bad = [tmp_path / name for name in ('broken.jpg', 'empty.mp4', 'nothing', 'gone.jpg')]
+    os.mkfifo(tmp_path / 'pipe.jpg')
+    names = ('broken.jpg', 'empty.mp4', 'nothing', 'gone.jpg', 'pipe.jpg')
+    bad = [tmp_path / name for name in names]
     status, said, found, listing = predict('seg', *bad[:2], images[0], *bad[2:])
     assert status == 3
     assert found
