@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -224,7 +225,8 @@ class Run:
     ):
         from mmuniformer.apis.inference import Clips, Frames, Network, Writer
 
-        # Broken videos are listed at the end; FFmpeg's own lines would tear the progress bar.
+        # Damaged files are listed at the end; what decoders say would tear the progress bar.
+        warnings.filterwarnings('ignore', module='PIL')
         os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
         self.data_set, self.batch_size = data_set, batch_size
         self.frames = (Clips if task == 'video' else Frames)(inputs, data_set, max_pixels)
