@@ -193,6 +193,20 @@ def test_every_package_is_pinned_exactly_and_once(bootstrap, monkeypatch, stack,
     assert pins['mmpose']
 
 
+@pytest.mark.parametrize('python', ['3.11', '3.13'])
+def test_all_pins_but_those_of_torch_have_hashes(bootstrap, monkeypatch, python):
+    monkeypatch.setattr(bootstrap, 'VERSION', python)
+    pins = pins_of(bootstrap)
+    text = bootstrap.HASHES.read_text()
+    checked = {name: pins[name] for name in pins if name not in bootstrap.UNHASHED}
+    entries = re.findall(r'(?m)^\S+==\S+ \\(?:\n +--hash=sha256:[0-9a-f]{64}(?: \\)?)+$',
+                         bootstrap.hashed(checked, text))  # fmt: skip
+    assert len(entries) == len(checked)
+    assert not re.search(r'://|--\S*index', text)
+    with pytest.raises(bootstrap.StepError, match=r'no hashes of pyyaml==0\.1: .*`make hashes`'):
+        bootstrap.hashed(checked | {'PyYAML': '0.1'}, text)
+
+
 def test_old_stack_is_the_lowest_that_is_promised(bootstrap, repository):
     text = (repository / 'pyproject.toml').read_text()
     lowest = re.search(r'"torch>=([\d.]+)"', text)[1]
@@ -464,6 +478,10 @@ def test_make_help_lists_the_targets(repository):
         'test-gpu',
         'performance',
         'release-check',
+        'hashes',
+        'licenses',
+        'sbom',
+        'hooks',
         'lint',
         'clean',
     ]

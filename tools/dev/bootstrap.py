@@ -25,6 +25,9 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = ROOT / 'requirements' / 'constraints.txt'
+HASHES = CONSTRAINTS.with_name('hashes.txt')
+UNHASHED = ('torch', 'torchvision')
+"""Packages whose builds for CPUs and GPUs come from several indexes, under one version."""
 PYTHONS = {
     'pinned': ((3, 10), (3, 13)),
     'onedl': ((3, 10), (3, 13)),
@@ -162,6 +165,36 @@ def read_stack(stack: str) -> dict[str, dict[str, str]]:
     return sections
 
 
+def hashed(pins: dict[str, str], text: str) -> str:
+    """Return the entries of a file of hashes for some packages.
+
+    Raises:
+        StepError: The file lacks a package at this version.
+    """
+    entries = {entry.split(' ')[0].lower(): entry for entry in re.split(r'\n(?=\w)', text)}
+    names = [f'{normalize(name)}=={version}' for name, version in pins.items()]
+    missing = [name for name in names if name not in entries]
+    if missing:
+        raise StepError(
+            f'{HASHES} has no hashes of {", ".join(missing)}: it is for the pinned stack on Python '
+            '3.11 to 3.13; `make hashes` writes it anew. Without HASHES=1 nothing is checked.'
+        )
+    return '\n'.join(entries[name] for name in names) + '\n'
+
+
+def install_hashed(
+    environment: Environment, title: str, pip: list[str], pins: dict[str, str], fix: str
+) -> None:
+    """Install packages without dependencies, each file only if its hash is known."""
+    if not pins:
+        return
+    listed = environment.folder / 'hashes.txt'
+    listed.write_text(hashed(pins, HASHES.read_text()))
+    options = ['--require-hashes', '-r', str(listed)]
+    options += [] if '--no-deps' in pip else ['--no-deps']
+    environment.run(title, [*pip, *options], fix)
+
+
 def digest(paths: list[Path]) -> str:
     """Hash names and contents of files and, recursively, of folders."""
     found = hashlib.sha256()
@@ -194,9 +227,10 @@ def compile_jobs() -> int:
 class Environment:
     """A virtual environment and its log."""
 
-    def __init__(self, folder: Path, stack: str = 'pinned') -> None:
+    def __init__(self, folder: Path, stack: str = 'pinned', hashes: bool = False) -> None:
         self.folder = folder
         self.stack = stack
+        self.hashes = hashes
         self.python = folder / 'bin' / 'python'
         self.log = folder / 'install.log'
         self.site = folder / 'lib' / f'python{VERSION}' / 'site-packages'
@@ -316,7 +350,12 @@ def install_stack(environment: Environment) -> None:
         started = time.monotonic()
         packages = [f'{name}=={version}' for name, version in pins.items()]
         options = [*step.options, *extra_options(section, environment.stack)]
-        environment.run(title, [*pip, *options, *packages], step.fix)
+        if environment.hashes:
+            checked = {name: pins[name] for name in pins if name not in UNHASHED}
+            packages = [package for package in packages if package.split('==')[0] in UNHASHED]
+            install_hashed(environment, title, [*pip, *options], checked, step.fix)
+        if packages:
+            environment.run(title, [*pip, *options, *packages], step.fix)
         if section == 'torch' and FIX_TORCH:
             library = environment.site / 'torch' / 'lib'
             command = [str(environment.python), FIX_TORCH, str(library)]
@@ -348,6 +387,9 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--stack', choices=PYTHONS, default='pinned')
     parser.add_argument('--venv', type=Path, help='folder of the virtual environment')
+    parser.add_argument(
+        '--hashes', action='store_true', help=f'install only what {HASHES.name} has the hash of'
+    )
     options = parser.parse_args(arguments)
     first, last = PYTHONS[options.stack]
     if not first <= sys.version_info[:2] <= last:
@@ -359,7 +401,9 @@ def main(arguments: list[str]) -> int:
         )
         return 1
     name = '.venv' if options.stack == 'pinned' else f'.venv-{options.stack}'
-    environment = Environment((ROOT / (options.venv or name)).absolute(), options.stack)
+    environment = Environment(
+        (ROOT / (options.venv or name)).absolute(), options.stack, options.hashes
+    )
     started = time.monotonic()
     try:
         create(environment)
