@@ -12,6 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
@@ -166,7 +167,9 @@ def meta_of(raw: Mapping[str, Any]) -> dict[str, Any]:
     names, palette = kept.get('classes'), kept.get('palette')
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         kept.pop('classes', None)
-    if not hasattr(palette, '__len__'):
+    try:
+        isinstance(palette, str) or np.asarray(palette, dtype=int).reshape(-1, 3)
+    except (TypeError, ValueError):
         kept.pop('palette', None)
     return kept
 

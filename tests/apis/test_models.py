@@ -69,6 +69,8 @@ def test_model_with_a_checkpoint(tmp_path):
         ({'dataset_meta': {'classes': 3, 'palette': 1}}, None),
         ({'dataset_meta': {'classes': [1, 2], 'palette': [(0, 0, 9)]}}, {'palette': [(0, 0, 9)]}),
         ({'dataset_meta': {1: 'a', 'classes': ['b']}}, {'classes': ['b']}),
+        ({'dataset_meta': {'classes': ['b'], 'palette': [['x'] * 3]}}, {'classes': ['b']}),
+        ({'dataset_meta': {'palette': 'coco'}}, {'palette': 'coco'}),
     ],
 )
 def test_metadata_of_odd_kinds_are_left_to_the_config(tmp_path, meta, kept):
