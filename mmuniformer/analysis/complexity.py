@@ -2,7 +2,8 @@
 
 FLOPs are multiply-adds of convolutions, linear layers and attention's matrix products. Those of
 detectors are at 800 x 1280, box heads on 1,000 boxes and mask heads on 100, of segmentors at
-512 x 2048 with auxiliary heads. Nothing is computed but shapes (meta device).
+512 x 2048 with auxiliary heads, of recognizers of all views of a video. Nothing is computed but
+shapes (meta device).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmuniformer.analysis.layouts import Layout, backbone_settings
 from mmuniformer.analysis.metafile import find_model
-from mmuniformer.apis.config import framework_of, test_image_size
+from mmuniformer.apis.config import clip_views, framework_of, test_image_size
 from mmuniformer.apis.models import build_model
 from mmuniformer.errors import UserError
 from mmuniformer.models.base import StagedBackbone
@@ -27,8 +28,9 @@ SHAPES = {'mmdet': (800, 1280), 'mmseg': (512, 2048)}
 """Image height and width of the published figures, by framework; of others it is the config's."""
 BOXES, MASKED_BOXES = 1000, 100
 TOLERANCE = 0.01
-"""How far a published figure may be off, as a part of it, to count as reproduced."""
-MAP_HEADS = ('rpn_head', 'bbox_head', 'decode_head', 'auxiliary_head', 'head')
+"""How far a published figure may be off, as a part of it and not in its last digit, to count as
+reproduced."""
+MAP_HEADS = ('rpn_head', 'bbox_head', 'decode_head', 'auxiliary_head', 'head', 'cls_head')
 """Attributes of the frameworks' models that take the maps of backbone and neck."""
 CLASS_TOKEN = {3: ('cls_token',), 4: ('cls_upsample',)}
 """Parts of a light network's stages, counted from 1, for the class token."""
@@ -42,7 +44,7 @@ class Part:
     """Name of the attribute in the model, or of the stage."""
     params: int
     flops: int
-    """Multiply-adds for one image."""
+    """Multiply-adds for one image, or one video."""
     parts: tuple[Part, ...] = ()
 
 
@@ -58,7 +60,9 @@ def complexity(
     """
     model = model or build_model(cfg, device='meta')
     channels = backbone_settings(cfg).get('in_channels', 3)
-    images = torch.empty(1, channels, *(shape or published_shape(cfg)), device='meta')
+    frames, views = clip_views(cfg) or (None, 1)
+    size = (frames, *(shape or published_shape(cfg)))[frames is None :]
+    images = torch.empty(views, channels, *size, device='meta')
     parts = tuple(count_components(model, images))
     params = count_params(model)
     rest = params - sum(part.params for part in parts)
@@ -175,6 +179,8 @@ def find_published(cfg: Config, shape: tuple[int, int], flops: int) -> dict[str,
         return None
     published, follows = float(figures['FLOPs (G)']), figures.get('FLOPs Reproduced', True)
     difference = flops / 1e9 / published - 1
-    reproduced = follows and abs(difference) <= TOLERANCE
+    digits = len(str(figures['FLOPs (G)']).partition('.')[2])
+    close = abs(difference) <= TOLERANCE or round(flops / 1e9, digits) == published
+    reproduced = follows and close
     verdict = 'reproduced' if reproduced else 'published, not reproduced'
     return {'flops': published, 'follows': follows, 'verdict': f'{verdict} ({difference:+.1%})'}

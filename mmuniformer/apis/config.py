@@ -132,14 +132,29 @@ def test_scale(cfg: Config) -> tuple[int, int] | None:
     return None
 
 
+def test_setting(cfg: Config, key: str) -> Any:
+    """Return a setting of the first transform of the test pipeline that has it; None without."""
+    pipeline = split_data(cfg)['pipeline'] if cfg.get('test_dataloader') else ()
+    return next((transform[key] for transform in pipeline if key in transform), None)
+
+
+def clip_views(cfg: Config) -> tuple[int, int] | None:
+    """Return the frames of a clip and the views of a video in tests; None for images."""
+    frames = test_setting(cfg, 'clip_len')
+    views = (test_setting(cfg, 'num_clips') or 1) * (test_setting(cfg, 'crops') or 1)
+    return (frames, views) if frames else None
+
+
 def test_image_size(cfg: Config) -> tuple[int, int]:
     """Return the image height and width that a config tests at, rounded up to a multiple of 32.
 
-    That of a pose estimator is exact.
+    That of a pose estimator, and of what cuts its images, is exact.
     """
     if 'input_size' in cfg.get('codec', {}):
         width, height = cfg.codec.input_size
         return height, width
+    if crop := test_setting(cfg, 'crop_size'):
+        return (crop, crop) if isinstance(crop, int) else tuple(crop)
     if scale := test_scale(cfg):
         return tuple(math.ceil(side / TOTAL_STRIDE) * TOTAL_STRIDE for side in sorted(scale))
     raise UserError('the config does not state the size of images: give --shape HEIGHT WIDTH')

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from mmuniformer.analysis.complexity import Part, complexity, find_published, published_shape
 from mmuniformer.analysis.layouts import LAYOUT_OPTIONS
-from mmuniformer.apis.config import find_config, load_config
+from mmuniformer.apis.config import clip_views, find_config, load_config
 from mmuniformer.cli.options import ConfigCommand, cfg_options
 
 
@@ -41,12 +41,16 @@ def command(config: str, shape: tuple[int, int] | None, as_json: bool, cfg_optio
     if set(cfg_options) <= LAYOUT_OPTIONS:
         published = find_published(cfg, shape, total.flops)
     if as_json:
-        result = {'config': file.stem, 'shape': shape, **dataclasses.asdict(total)}
+        clips = dict(zip(('frames', 'views'), clip_views(cfg) or (), strict=False))
+        result = {'config': file.stem, 'shape': shape, **clips, **dataclasses.asdict(total)}
         del result['name']
         click.echo(json.dumps(result | ({'published': published} if published else {}), indent=2))
         return
     console = Console()
-    console.print(f'{file.stem} at {shape[0]} x {shape[1]}', style='bold', soft_wrap=True)
+    size = f'{shape[0]} x {shape[1]}'
+    if clips := clip_views(cfg):
+        size = f'{clips[0]} x {size}, views: {clips[1]}'
+    console.print(f'{file.stem} at {size}', style='bold', soft_wrap=True)
     console.print(table_of(total))
     if published:
         text = f'FLOPs: {published["flops"]:g} G published: {published["verdict"]}'
