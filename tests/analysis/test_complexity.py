@@ -18,7 +18,7 @@ from mmuniformer.analysis.complexity import (
 )
 from mmuniformer.analysis.layouts import Layout
 from mmuniformer.analysis.metafile import load_models, stated_accuracy
-from mmuniformer.apis.config import clip_views, load_config
+from mmuniformer.apis.config import TASKS, clip_views, load_config
 from mmuniformer.cli.complexity import command
 from mmuniformer.errors import UserError
 from mmuniformer.models import UniFormer, UniFormerLight
@@ -217,7 +217,7 @@ WITHOUT_COST = ('init_cfg', 'norm_eval', 'drop_path_rate')
 
 def config_in(config, test_layout=None):
     (path,) = (path for path in CONFIGS if path.stem == config)
-    pytest.importorskip(FRAMEWORKS[path.relative_to(ROOT / 'configs').parts[0]])
+    pytest.importorskip(TASKS[path.relative_to(ROOT / 'configs').parts[0]].scope)
     return load_config(path, layout_options(test_layout))
 
 
