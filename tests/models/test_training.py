@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
+from torch_versions import compiles
 
 from mmuniformer.compat import TORCH_HAS_ALLOW_LIST
 from mmuniformer.models import UniFormer, UniFormerLight
@@ -73,6 +74,7 @@ def test_what_is_recomputed_runs_twice(backbone, with_cp, times):
         (UniFormerLight, True, 'aot_eager'),
     ],
 )
+@compiles
 @pytest.mark.slow
 @pytest.mark.integration
 def test_compiled_training_equals_eager(backbone, with_cp, compiler):

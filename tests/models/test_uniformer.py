@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 from torch import nn
+from torch_versions import compiles
 
 from mmuniformer.models import UniFormer, UniFormerLight
 from mmuniformer.models.layers import DropPath
@@ -322,6 +323,7 @@ def test_no_checkpoint_means_from_scratch(backbone, checkpoint):
 
 
 @BOTH
+@compiles
 @pytest.mark.slow
 @torch.no_grad()
 def test_further_sizes_are_compiled_no_more(backbone):
