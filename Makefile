@@ -11,7 +11,7 @@ PYTHON ?= $(or $(shell for p in $(BIN)/python python3.11 python3.12 python3.13 p
 	do $$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done),python3)
 
-.PHONY: help install quickstart quickstart-det quickstart-seg quickstart-pose test test-core test-slow test-gpu performance release-check hashes licenses sbom hooks lint clean
+.PHONY: help install quickstart quickstart-det quickstart-seg quickstart-pose quickstart-cls quickstart-video test test-core test-slow test-gpu performance release-check hashes licenses sbom hooks lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {n = split($$1, names, " "); \
@@ -23,7 +23,7 @@ install: ## create .venv with the stack and mmuniformer (mmcv compiles the first
 quickstart: install ## train, evaluate and draw nano models on toy data (some minutes)
 	@$(BIN)/mmuniformer quickstart
 
-quickstart-det quickstart-seg quickstart-pose: quickstart-%: install ## the same, one task only
+quickstart-det quickstart-seg quickstart-pose quickstart-cls quickstart-video: quickstart-%: install ## the same, one task only
 	@$(BIN)/mmuniformer quickstart --task $*
 
 test: lint ## lint, then run the whole test suite on the installed package, on two cores

@@ -472,6 +472,8 @@ def test_make_help_lists_the_targets(repository):
         'quickstart-det',
         'quickstart-seg',
         'quickstart-pose',
+        'quickstart-cls',
+        'quickstart-video',
         'test',
         'test-core',
         'test-slow',

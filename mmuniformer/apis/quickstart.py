@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -10,15 +11,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmuniformer.apis.config import find_config
+from mmuniformer.apis.config import TASKS, find_config
 from mmuniformer.datasets.toy.folder import ToyData, image_files
+from mmuniformer.datasets.toy.labeled import write_toy_clips, write_toy_crops
 from mmuniformer.datasets.toy.write import write_toy_data
 from mmuniformer.errors import UserError
 
 DATA = Path('data/toy')
 """Where the toy configs look for their data, below the current folder."""
 DRAWN = 4
-"""Validation images that are drawn."""
+"""Validation images that are drawn; of the classifier this many of each class."""
 
 Say = Callable[[str], None]
 
@@ -40,6 +42,8 @@ EXAMPLES = {
     # MMSegmentation logs percent.
     'seg': Example('upernet_uniformer-nano_toy-128x128', {'mIoU': 'mIoU'}, 100.0),
     'pose': Example('td-hm_uniformer-nano_toy-128x96', {'coco/AP': 'AP (OKS)'}),
+    'cls': Example('uniformer-nano_toy-64x64', {'accuracy/top1': 'top-1'}, 100.0),
+    'video': Example('uniformer3d-nano_toy-u4-64x64', {'acc/top1': 'top-1'}),
 }
 """By task."""
 
@@ -56,6 +60,11 @@ class Result:
     test_seconds: float
     checkpoint: str
     drawings: Sequence[str]
+
+
+def installed_tasks() -> list[str]:
+    """Return the tasks whose framework is installed: those of MMPreTrain and MMAction2 may not."""
+    return [task for task in EXAMPLES if importlib.util.find_spec(TASKS[task].scope)]
 
 
 def quickstart(tasks: Iterable[str], out: Path, say: Say = print) -> list[Result]:
@@ -80,30 +89,37 @@ def quickstart(tasks: Iterable[str], out: Path, say: Say = print) -> list[Result
 def run_task(task: str, data: ToyData, work_dir: Path, say: Say) -> Result:
     """Train, test and predict with the model of a task."""
     example = EXAMPLES[task]
+    inputs(task, data)  # which writes what the config names
     config = str(find_config(example.config))
     train_seconds = call(say, 'train', config, '--work-dir', work_dir)
     checkpoint = (work_dir / 'last_checkpoint').read_text()
     test_seconds = call(say, 'test', config, checkpoint, '--work-dir', work_dir)
     predictions = work_dir / 'predictions'
-    people = data.coco / 'annotations' / 'person_keypoints_val2017.json'
-    options = {
-        'det': ['--ann-file', people.with_name('instances_val2017.json')],
-        'seg': [],
-        'pose': ['--boxes', people, '--ann-file', people.with_name('instances_val2017.json')],
-    }[task]
-    call(
-        say, 'predict', task, config, checkpoint, *image_paths(data), *options,
-        '--out', predictions, '--force',
-    )  # fmt: skip
+    options = ['--out', predictions, '--force']
+    boxes = data.coco / 'annotations' / 'person_keypoints_val2017.json'
+    if task == 'pose':
+        options += ['--boxes', boxes]
+    if task in ('det', 'pose'):
+        options += ['--ann-file', boxes.with_name('instances_val2017.json')]
+    call(say, 'predict', task, config, checkpoint, *inputs(task, data), *options)
     drawings = [str(path) for path in sorted((predictions / 'vis').iterdir())]
     metrics = newest_metrics(work_dir, example)
     return Result(task, config, metrics, train_seconds, test_seconds, checkpoint, drawings)
 
 
-def image_paths(data: ToyData) -> list[Path]:
-    """Return the validation images that are drawn."""
+def inputs(task: str, data: ToyData) -> list[Path]:
+    """Return the validation images or clips that are drawn."""
+    if task == 'cls':
+        return first_of_each_class(write_toy_crops(data) / 'val', DRAWN)
+    if task == 'video':
+        return first_of_each_class(write_toy_clips(data) / 'val', 1)
     count = min(DRAWN, data.settings.images('val'))
     return [data.out / image_files('val', index)[0] for index in range(count)]
+
+
+def first_of_each_class(folder: Path, count: int) -> list[Path]:
+    """Return the first files of each of the folders in a folder."""
+    return [path for each in sorted(folder.iterdir()) for path in sorted(each.iterdir())[:count]]
 
 
 def call(say: Say, *arguments: str | Path) -> float:

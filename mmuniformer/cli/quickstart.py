@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from mmuniformer.apis.quickstart import EXAMPLES, quickstart
+from mmuniformer.apis.quickstart import EXAMPLES, installed_tasks, quickstart
 
 
 @click.command('quickstart')
 @click.option(
     '--task', 'tasks', multiple=True, type=click.Choice(list(EXAMPLES)),
-    help='Run this task only; may be repeated.  [default: all]',
+    help='Run this task only; may be repeated.  [default: all whose framework is installed]',
 )  # fmt: skip
 @click.option(
     '--out', type=click.Path(file_okay=False, path_type=Path), metavar='DIR',
@@ -25,11 +25,11 @@ def command(tasks: tuple[str, ...], out: Path) -> None:
     Takes minutes on two CPU cores. Writes data/toy below the current folder unless it exists.
     """
     results = quickstart(
-        tasks or EXAMPLES, out, say=lambda text: click.secho(f'\n{text}', bold=True)
+        tasks or installed_tasks(), out, say=lambda text: click.secho(f'\n{text}', bold=True)
     )
     for result in results:
         metrics = ', '.join(f'{name} {value:.3f}' for name, value in result.metrics.items())
         times = f'training {result.train_seconds:.0f} s, test {result.test_seconds:.0f} s'
-        lines = [f'{result.task}: {metrics} on validation images ({times})', result.checkpoint]
+        lines = [f'{result.task}: {metrics} on validation data ({times})', result.checkpoint]
         click.echo('\n  '.join([*lines, *result.drawings]))
     click.echo(f'wrote {out / "results.json"}')

@@ -120,7 +120,7 @@ PARAMS = {
 }  # fmt: skip
 """By network and classes."""
 LIGHT_PARAMS = {'xxs': 9_833_896, 'xs': 16_099_552}
-TOY = 'uniformer3d-nano_toy-u8-64x64'
+TOY = 'uniformer3d-nano_toy-u4-64x64'
 each_row = pytest.mark.parametrize('name', PUBLISHED)
 METAFILE = yaml.safe_load((ROOT / 'video/metafile.yml').read_text())['Models']
 METAFILE = {row['Name']: row for row in METAFILE}

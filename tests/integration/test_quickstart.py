@@ -15,7 +15,10 @@ LOWEST = {
     'det': {'box AP50': 0.85, 'mask AP50': 0.80},
     'seg': {'mIoU': 0.80},
     'pose': {'AP (OKS)': 0.70},
+    'cls': {'top-1': 0.90},
+    'video': {'top-1': 0.85},
 }
+DRAWN = {'det': 4, 'seg': 4, 'pose': 4, 'cls': 12, 'video': 6}
 
 
 @pytest.fixture(scope='module')
@@ -45,10 +48,10 @@ def test_everything_it_names_is_there(quickstart, repository):
     folder, text = quickstart
     out = folder / 'work_dirs' / 'quickstart'
     results = json.loads((out / 'results.json').read_text())
-    assert [entry['task'] for entry in results] == ['det', 'seg', 'pose']
+    assert [entry['task'] for entry in results] == list(LOWEST)
     for entry in results:
         assert (folder / entry['checkpoint']).is_file()
-        assert len(entry['drawings']) == 4
+        assert len(entry['drawings']) == DRAWN[entry['task']]
         assert all((folder / path).is_file() for path in entry['drawings'])
         assert all(path in text for path in entry['drawings'])
         for value in entry['metrics'].values():

@@ -1,11 +1,13 @@
 """Draw the picture of the front page from the runs of `mmuniformer quickstart`.
 
-A line for each task shows validation images, each with its ground truth and what was predicted.
+A line for each task shows validation images, each with its ground truth and what was predicted;
+of clips some frames in a row, with both on the first.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +19,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
-from mmuniformer.apis.quickstart import DATA, image_paths
+from mmuniformer.apis.inference.decode import MAX_PIXELS, Video, is_video
+from mmuniformer.apis.quickstart import DATA, inputs
 from mmuniformer.datasets.toy.folder import ToyData
 from mmuniformer.datasets.toy.skeleton import KEYPOINTS, LINKS
 from mmuniformer.datasets.toy.write import CLASSES, SEG_CLASSES, SEG_PALETTE, write_toy_data
@@ -25,9 +28,27 @@ from mmuniformer.visualization import draw
 
 SCALE = 2
 """By which images are enlarged before."""
+LABELED_SIDE, FRAMES, TOP = 256, 3, 2
+"""Side of images and clips with a label; frames and labels of these that are shown."""
+COLUMNS = 6
+CAPTIONS = {'cls': 'true label, predicted labels', 'video': 'frames; true and predicted motions'}
 SCORE_THR, KEYPOINT_THR = 0.5, 0.3
 CLASS_COLORS = draw.colors(SEG_PALETTE, len(SEG_CLASSES))
 Record = Mapping[str, Any]
+
+
+def drawn_labels(path: Path, predictions: Path) -> list[np.ndarray]:
+    """Return an image, or some frames of a clip: BGR, enlarged, the true label first."""
+    images = [cv2.imread(str(path))]
+    if is_video(path):
+        images = [image for _, image in Video(path, MAX_PIXELS).frames()]
+        images = [images[i] for i in np.linspace(0, len(images) - 1, FRAMES).round().astype(int)]
+    size = (LABELED_SIDE, LABELED_SIDE)
+    enlarged = [cv2.resize(each, size, interpolation=cv2.INTER_CUBIC) for each in images]
+    with (predictions / 'predictions.csv').open(encoding='utf-8', newline='') as file:
+        found = [row for row in csv.DictReader(file) if Path(row['input']) == path][:TOP]
+    labels = [f'{row["name"]} {float(row["score"]):.2f}' for row in found]
+    return [draw.draw_labels(enlarged[0], [path.parent.name, *labels]), *enlarged[1:]]
 
 
 def drawn_image(task: str, data: ToyData, path: Path, predictions: Path) -> list[np.ndarray]:
@@ -100,12 +121,17 @@ def main(arguments: Sequence[str]) -> None:
     data, lines = write_toy_data(DATA), {}
     for result in json.loads((options.runs / 'results.json').read_text()):
         task = result['task']
-        lines[f'{task}: image, ground truth, prediction'] = [
+        predictions = options.runs / task / 'predictions'
+        lines[f'{task}: {CAPTIONS.get(task, "image, ground truth, prediction")}'] = [
             image
-            for path in image_paths(data)
-            for image in drawn_image(task, data, path, options.runs / task / 'predictions')
+            for path in inputs(task, data)
+            for image in (
+                drawn_labels(path, predictions)
+                if task in CAPTIONS
+                else drawn_image(task, data, path, predictions)
+            )
         ]
-    cv2.imwrite(str(options.out), draw.contact_sheet(lines, columns=6))
+    cv2.imwrite(str(options.out), draw.contact_sheet(lines, COLUMNS))
 
 
 if __name__ == '__main__':

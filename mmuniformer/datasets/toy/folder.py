@@ -2,7 +2,7 @@
 
 ``coco`` holds what COCO 2017 holds (instances and person keypoints over the same images),
 ``ade`` what ADE20K holds (the images again and one label PNG each), ``toy.json`` the settings, by
-which a later run recognizes the set.
+which a later run recognizes the set. ``cls`` and ``video`` are folders of classes (labeled.py).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from mmuniformer.errors import UserError
 VERSION = 1
 MIN_SIZE = 64
 RECORD = 'toy.json'
+CROPS, CLIPS = 'cls', 'video'
 # COCO's folder and ADE's folder of each split.
 SPLITS = {'train': ('train2017', 'training'), 'val': ('val2017', 'validation')}
 
@@ -132,10 +133,11 @@ class Record:
 
 def _remove(out: Path, settings: Settings) -> None:
     """Remove the files of an earlier run, and the folders that this leaves empty."""
-    folders = set()
-    for file in settings.files():
+    found = [path.relative_to(out) for name in (CROPS, CLIPS) for path in out.glob(f'{name}/**/*')]
+    folders = {path for path in found if (out / path).is_dir()}
+    for file in (*settings.files(), *(path for path in found if path.suffix in ('.png', '.avi'))):
         (out / file).unlink(missing_ok=True)
-        folders.update(file.parents[:-1])
+    folders.update(*(path.parents[:-1] for path in (*settings.files(), *found)))
     for folder in sorted(folders, key=lambda f: len(f.parts), reverse=True):
         if (out / folder).is_dir() and not any((out / folder).iterdir()):
             (out / folder).rmdir()
@@ -172,7 +174,7 @@ def prepare(out: Path, settings: Settings, force: bool) -> ToyData | None:
     if record is not None:
         _remove(out, record.settings)
         return None
-    for name in ('coco', 'ade', RECORD):
+    for name in ('coco', 'ade', CROPS, CLIPS, RECORD):
         if (out / name).exists():
             raise UserError(
                 f'{out / name} was not written by toy-data, so it stays even with --force: name '

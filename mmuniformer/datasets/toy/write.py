@@ -1,6 +1,6 @@
 """The toy dataset: deterministic scenes in three stock formats, and the command that writes them.
 
-``toy_folder.py`` has the layout of the folder.
+``folder.py`` has the layout of the folder.
 """
 
 from __future__ import annotations

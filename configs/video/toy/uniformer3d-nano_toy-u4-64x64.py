@@ -2,7 +2,7 @@
 
 _base_ = [
     '../_base_/recognizer_uniformer.py',
-    '../_base_/toy_u8.py',
+    '../_base_/toy_u4.py',
     '../_base_/schedule_110e.py',
     '../_base_/video_runtime.py',
 ]
@@ -12,7 +12,7 @@ model = dict(
     cls_head=dict(num_classes=6, in_channels=128, label_smooth_eps=0.0),
     data_preprocessor=dict(blending=None),
 )
-max_epochs = 9
+max_epochs = 10
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(lr=2e-3))
 param_scheduler = _base_.param_scheduler

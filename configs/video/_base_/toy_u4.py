@@ -1,10 +1,10 @@
-"""The drawn clips of `mmuniformer toy-data data/toy`: one frame of each of 8 segments, 64 x 64."""
+"""The drawn clips of `mmuniformer toy-data data/toy`: one frame of each of 4 segments, 64 x 64."""
 
 _base_ = 'kinetics400_16x4.py'
 
 data_root = 'data/toy/video/'
 metainfo = dict(classes=('left', 'right', 'up', 'down', 'grow', 'shrink'))
-clip = dict(type='mmuniformer.SampleSegments', clip_len=8)
+clip = dict(type='mmuniformer.SampleSegments', clip_len=4)
 view = [
     dict(type='FormatShape', input_format='NCTHW'),
     dict(type='PackActionInputs', meta_keys=('filename', 'img_shape')),
