@@ -5,12 +5,16 @@ import json
 import pickle
 import types
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mmengine.config import ConfigDict
 from PIL import Image
 
 from mmuniformer.datasets.checks.dataset import check_dataset, checked_on_load
+from mmuniformer.datasets.checks.detection import run_lengths
 from mmuniformer.datasets.checks.pose import check_outputs
 from mmuniformer.errors import DataError
 
@@ -174,8 +178,26 @@ BAD_MASKS = {
     'size of RLE': {'size': [WIDTH, HEIGHT], 'counts': [WIDTH * HEIGHT]},
     'sum of RLE': {'size': [HEIGHT, WIDTH], 'counts': [9]},
     'negative RLE': {'size': [HEIGHT, WIDTH], 'counts': [WIDTH * HEIGHT + 9, -9]},
+    'halves in RLE': {'size': [HEIGHT, WIDTH], 'counts': [0.5, WIDTH * HEIGHT - 0.5]},
+    'sum of codes': {'size': [HEIGHT, WIDTH], 'counts': 'k36h00'},
+    'codes that go on': {'size': [HEIGHT, WIDTH], 'counts': '`U1P'},
+    'other characters': {'size': [HEIGHT, WIDTH], 'counts': '~ü\0'},
+    'a long number': {'size': [HEIGHT, WIDTH], 'counts': 'P' * 40 + '0'},
+    'long outline': [[1e6, -1e6, -1e6, 1e6] * 9],
     'no RLE': {'size': [HEIGHT, WIDTH]},
 }
+
+
+@settings(derandomize=True, deadline=None, database=None)
+@given(st.integers(1, 300), st.integers(1, 300), st.lists(st.integers(0, 9000)), st.integers(1, 9))
+def test_codes_of_masks_are_read(height, width, starts, length):
+    mask_of = pytest.importorskip('pycocotools.mask')
+    mask = np.zeros(height * width, np.uint8)
+    for start in starts:
+        mask[start : start + length] = 1
+    codes = mask_of.encode(np.asfortranarray(mask.reshape(height, width, order='F')))
+    runs = run_lengths(codes['counts'].decode())
+    np.testing.assert_array_equal(np.repeat(np.arange(len(runs)) % 2, runs), mask)
 
 
 @pytest.mark.parametrize('kind', BAD_MASKS)
@@ -316,6 +338,22 @@ def test_image_that_cannot_be_decoded_is_named(content, write, tmp_path):
     image.write_bytes(image.read_bytes()[:400] if content == 'truncated' else content)
     with pytest.raises(DataError, match=r'1\.jpg, named in .* cannot be read'):
         check_dataset(cfg)
+
+
+@pytest.mark.parametrize('outside', [True, False])
+def test_files_outside_the_folder_are_read_and_said(outside, write, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        'mmuniformer.datasets.checks.images.print_log', lambda text, *_: said.append(text)
+    )
+    (tmp_path / 'images' / 'a..b').mkdir(parents=True)
+    for file in (tmp_path / '2.jpg', tmp_path / 'images' / 'a..b' / '2.jpg'):
+        Image.new('RGB', (WIDTH, HEIGHT)).save(file)
+    name = '../2.jpg' if outside else 'a..b/2.jpg'
+    check_dataset(write('mmdet.CocoDataset', image(file_name=name)))
+    folder = tmp_path / 'images'
+    line = f"names 1 files outside {folder}/, such as '../2.jpg': they are read from there"
+    assert said == ([f'{tmp_path}/a.json {line}'] if outside else [])
 
 
 def test_later_images_are_not_looked_at(write):

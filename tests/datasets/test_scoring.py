@@ -22,16 +22,20 @@ def metric(name, **attributes):
     return kind(**attributes)
 
 
+IMAGE = {'id': 1, 'width': 9, 'height': 8}
+
+
 def boxes(annotation, classes=('cat',), **attributes):
     categories = [{'id': 1, 'name': 'cat'}, {'id': 2, 'name': 'dog'}]
     ids = [each['id'] for each in categories if each['name'] in classes]
     table = SimpleNamespace(
         dataset={
-            'annotations': [{'id': 5, 'category_id': 1, **annotation}],
+            'annotations': [{'id': 5, 'image_id': 1, 'category_id': 1, **annotation}],
             'categories': categories,
+            'images': [IMAGE],
         },
         get_cat_ids=lambda cat_names: ids,
-        imgs={1: {}},
+        imgs={1: IMAGE},
     )
     settings = {'format_only': False, 'metrics': ['bbox'], **attributes}
     return metric(
@@ -39,15 +43,18 @@ def boxes(annotation, classes=('cat',), **attributes):
     )
 
 
-SOUND = {'area': 4.0, 'iscrowd': 0}
+SOUND = {'area': 4.0, 'iscrowd': 0, 'bbox': [0, 0, 2, 2]}
+SEGM = {'metrics': ['bbox', 'segm']}
 
 
 @pytest.mark.parametrize(
     ('annotation', 'attributes'),
     [
         (SOUND, {}),
-        ({'area': 4, 'iscrowd': True}, {}),
-        ({**SOUND, 'segmentation': [[1]]}, {'metrics': ['bbox', 'segm']}),
+        ({**SOUND, 'area': 4, 'iscrowd': True}, {}),
+        ({**SOUND, 'segmentation': [[1, 1, 1, 2, 2, 2], [3, 3]]}, SEGM),
+        ({**SOUND, 'segmentation': {'size': [8, 9], 'counts': 'X2'}}, SEGM),
+        ({**SOUND, 'segmentation': [[1]]}, {}),
         ({}, {'format_only': True}),
         ({}, {'classes': ('dog',)}),  # of a category that is not scored
     ],
@@ -69,7 +76,14 @@ def test_file_of_images_alone_is_named():
         ({'iscrowd': 0}, {}, 'annotation 5: area is missing.*FilledCocoMetric'),
         ({'area': '4', 'iscrowd': 0}, {}, "area is '4'"),
         ({'area': 4}, {}, 'iscrowd is missing; give 0 or 1, or set val_evaluator.type'),
+        ({**SOUND, 'area': float('nan')}, {}, 'area is nan'),
+        ({**SOUND, 'iscrowd': -1}, {}, 'iscrowd is -1; give 0 or 1'),
+        ({**SOUND, 'id': 'a'}, {}, "annotation 'a': id is 'a'; give a finite number"),
+        ({**SOUND, 'bbox': None}, {}, 'bbox is None; give 4'),
         (SOUND, {'metrics': ['segm']}, 'segmentation is missing.*val_evaluator.metric=bbox'),
+        ({**SOUND, 'segmentation': [[1]]}, SEGM, 'segmentation is .*give polygons'),
+        ({**SOUND, 'segmentation': [[]]}, SEGM, 'three points or more in the first polygon'),
+        ({**SOUND, 'segmentation': [[1, 1, 2, 2]]}, SEGM, 'three points or more in the first'),
         (SOUND, {'classes': ('cat', 'bird')}, "1 of the 2 classes.*'bird'.*metainfo.classes"),
     ],
 )
@@ -78,8 +92,12 @@ def test_boxes_that_cannot_be_scored_are_named(annotation, attributes, message):
         check_scoring([boxes(annotation, **attributes)], None, 'val')
 
 
-def keypoints(annotation, image=None, sigmas=2, **attributes):
-    content = {'annotations': [{'id': 5, **annotation}], 'images': [{'id': 1, **(image or {})}]}
+def keypoints(annotation, image=None, sigmas=2, category=2, **attributes):
+    content = {
+        'annotations': [{'id': 5, 'iscrowd': False, **annotation}],
+        'images': [{'id': 1, **(image or {})}],
+        'categories': [{'id': 1}, {'id': category}],
+    }
     settings = {
         'format_only': False, 'use_area': True, 'gt_converter': None, 'iou_type': 'keypoints',
         **attributes,
@@ -114,7 +132,14 @@ def test_sound_keypoints_pass(annotation, attributes):
     [
         ({**PERSON, 'area': None}, {}, 'area is None.*val_evaluator.use_area=False'),
         ({**PERSON, 'bbox': None}, {}, 'annotation 5: bbox'),
-        ({**PERSON, 'keypoints': [1, 1, 2]}, {}, 'keypoints .* give 6 numbers for 2 keypoints'),
+        ({**PERSON, 'iscrowd': [1]}, {}, r'iscrowd is \[1\]; give 0 or 1'),
+        ({**PERSON, 'keypoints': [2**70] * 6}, {}, 'keypoints .* give 6 finite numbers'),
+        (PERSON, {'category': 'a'}, "category 'a': id is 'a'; give a number, as others have"),
+        (
+            {**PERSON, 'keypoints': [1, 1, 2]},
+            {},
+            'keypoints .* give 6 finite numbers for 2 keypoints',
+        ),
         (PERSON, {'sigmas': 17}, '17 sigmas for 2 keypoints'),
         (PERSON, {'iou_type': 'keypoints_crowd'}, 'image 1: crowdIndex is missing'),
     ],

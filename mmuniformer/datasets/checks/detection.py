@@ -21,14 +21,18 @@ from mmuniformer.errors import DataError
 FARTHEST = 1e6
 """Pixels from the origin that a polygon may reach; far beyond, pycocotools ends the process."""
 
+LONGEST = 1e7
+"""Pixels of the longest outline of a polygon; pycocotools takes 80 bytes for each."""
+
+MOST_CODES = 7
+"""Characters of a number in a run-length code: 35 bits."""
+
 AREA = (
     'a finite number of pixels, or set type=mmuniformer.datasets.det.FilledCocoDataset of the '
     "datasets, which takes the box's"
 )
-MASK = (
-    'polygons [[x, y, x, y, ...], ...] or a run-length code of the size of its image, or train '
-    'boxes alone, as with faster-rcnn_uniformer-small-h14_fpn_amp-1x_coco'
-)
+MASK = 'polygons [[x, y, x, y, ...], ...] or a run-length code of the size of its image'
+BOXES_ALONE = ', or train boxes alone, as with faster-rcnn_uniformer-small-h14_fpn_amp-1x_coco'
 """What the fields of an annotation should be."""
 
 
@@ -61,14 +65,17 @@ def chooses(cfg: Mapping[str, Any]) -> bool:
     return bool((cfg.get('metainfo') or {}).get('classes'))
 
 
-def have_masks(annotations: Table) -> np.ndarray:
-    """Return which annotations have a mask that mmdet keeps; refuse one that is broken."""
+def have_masks(annotations: Table, hint: str = BOXES_ALONE) -> np.ndarray:
+    """Return which annotations have a mask that mmdet keeps; refuse one that is broken.
+
+    ``hint`` is the way out, beside a mask that is sound.
+    """
     masks = annotations.get('segmentation')
     wrong = (not is_mask(*pair) for pair in zip(masks, annotations.sizes, strict=True))
-    annotations.refuse(wrong, 'segmentation', MASK)
+    annotations.refuse(wrong, 'segmentation', MASK + hint)
     polygons = [mask if isinstance(mask, list) else [] for mask in masks]
     if far(polygons):  # all at once is fast
-        what = f'coordinates within {FARTHEST:,.0f} pixels'
+        what = f'coordinates within {FARTHEST:,.0f} pixels, outlines of up to {LONGEST:,.0f}'
         annotations.refuse((far([each]) for each in polygons), 'segmentation', what)
     return np.array([isinstance(m, dict) or max(map(len, m)) >= 6 for m in masks], bool)
 
@@ -80,16 +87,55 @@ def is_mask(mask: Any, size: np.ndarray) -> bool:
     if not isinstance(mask, dict) or mask.get('size') != size[::-1].tolist():
         return False
     counts = mask.get('counts')
-    if not isinstance(counts, list):
-        return isinstance(counts, str) and counts != ''
-    runs = as_numbers(counts)
-    return runs is not None and (runs >= 0).all() and runs.sum() == size.prod()
+    if isinstance(counts, str):
+        runs = run_lengths(counts)
+    else:
+        runs = as_numbers(counts) if isinstance(counts, list) else None
+    if runs is None or (runs < 0).any() or (runs % 1).any():
+        return False
+    return runs.sum() == size.prod()
+
+
+def run_lengths(counts: str) -> np.ndarray | None:
+    """Return the run lengths of COCO's compressed form; None if it is something else.
+
+    Each character has five bits of a number, the lowest first, and a sixth that says whether it
+    goes on. From the fourth on, a number is the difference to the one before the last.
+
+    Example:
+        >>> run_lengths('k36h00').tolist()
+        [123, 6, 24, 6]
+    """
+    codes = np.array(list(map(ord, counts)), np.int64) - ord('0')
+    ends = np.flatnonzero(codes & 32 == 0)
+    if not codes.size or codes.min() < 0 or codes.max() > 63 or ends[-1:] != len(codes) - 1:
+        return None
+    starts = np.append(0, ends[:-1] + 1)
+    lengths = ends - starts + 1
+    if lengths.max() > MOST_CODES:
+        return None
+    shifts = 5 * (np.arange(len(codes)) - np.repeat(starts, lengths))
+    runs = np.add.reduceat((codes & 31) << shifts, starts)
+    runs -= (codes[ends] & 16 != 0) << 5 * lengths
+    for first in (1, 2):
+        runs[first::2] = np.cumsum(runs[first::2])
+    return runs
 
 
 def far(masks: list[list[list[float]]]) -> bool:
-    """Tell whether polygons have coordinates that are far off or no numbers."""
-    points = list(chain.from_iterable(chain.from_iterable(masks)))
-    return as_numbers(points, limit=FARTHEST) is None
+    """Tell whether polygons have coordinates that are far off or no numbers, or long outlines."""
+    parts = list(chain.from_iterable(masks))
+    points = as_numbers(list(chain.from_iterable(parts)), limit=FARTHEST)
+    if points is None:
+        return True
+    longest = max(map(len, parts), default=0) * np.abs(points).max(initial=0)  # at most
+    return longest > LONGEST and any(outline(part) > LONGEST for part in parts)
+
+
+def outline(part: list[float]) -> float:
+    """Return the length of a polygon's outline: the longer of each edge's width and height."""
+    points = np.reshape(part, (-1, 2))
+    return np.abs(points - np.roll(points, 1, 0)).max(1, initial=0).sum()
 
 
 def check_classes(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from mmengine.logging import print_log
 
 from mmuniformer.errors import DataError
 
@@ -32,13 +36,27 @@ def image_size(file: Path) -> tuple[int, int] | None:
         return None
 
 
+def leads_out(name: str) -> bool:
+    """Tell whether a file name leads out of the folder that it is joined to."""
+    return os.path.isabs(name) or '..' in name and '..' in Path(name).parts
+
+
 def check_images(
     source: Path, folder: str | Path | None, images: Sequence[Mapping[str, Any]]
 ) -> None:
     """Refuse images that are missing, cannot be decoded, or have another size than annotated.
 
-    ``source`` names them: a ``file_name`` each, and perhaps ``width`` and ``height``.
+    ``source`` names them: a ``file_name`` each, and perhaps ``width`` and ``height``. The log tells
+    of files outside the folder.
     """
+    outside = [name for name in (image['file_name'] for image in images) if leads_out(name)]
+    if outside:
+        print_log(
+            f'{source} names {len(outside)} files outside {folder or "the current folder"}, such '
+            f'as {outside[0]!r}: they are read from there',
+            'current',
+            logging.WARNING,
+        )
     for image in images[:FILES_CHECKED]:
         file = Path(folder or '', image['file_name'])
         try:

@@ -33,12 +33,16 @@ def check_pose(cfg: Mapping[str, Any], dataset: BaseDataset, content: Any = None
     if boxes and '://' not in boxes:
         check_box_file(Path(boxes), images)
     has = ['bbox' in e and e.get('keypoints', []) != [] for e in annotations.entries]
+    counted = annotations.flags('num_keypoints') & ~annotations.flags('iscrowd')
+    wrong = (e.get('keypoints') == [] for e in annotations.where(counted).entries)
+    annotations.where(counted).refuse(wrong, 'keypoints', 'as many as num_keypoints counts')
     people = annotations.where(np.array(has, bool))
     kept = people.inside(margin=1) & ~people.flags('iscrowd')
     kept &= np.array([count != 0 for count in people.get('num_keypoints')], bool)
     count = dataset.metainfo.get('num_keypoints')
     if people.entries:
         people.column('category_id', *ID)
+        people.where(np.array(['area' in e for e in people.entries])).numbers('area')
         length = len(people.column('keypoints', list)[0])
         points = people.numbers('keypoints', max(3, length // 3 * 3)).reshape(len(people), -1, 3)
         kept &= points[..., :2].max((1, 2)) > 0

@@ -10,6 +10,7 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
+from mmuniformer.datasets.checks.detection import have_masks
 from mmuniformer.datasets.checks.images import FILES_CHECKED
 from mmuniformer.datasets.checks.tables import Table
 from mmuniformer.errors import DataError
@@ -58,13 +59,27 @@ def check_boxes(metric: Any, dataset: Any, split: str) -> None:
     annotations = annotations_of(content.dataset, file, split)
     annotations = [a for a in annotations if a.get('category_id') in used]
     annotations = Table(file, 'annotation', annotations)
+    check_ids_sort(file, content.dataset, annotations)
     filled = f', or set {split}_evaluator.type=mmuniformer.datasets.det.FilledCocoMetric'
-    need(annotations, 'area', f'a number{filled}')
-    need(annotations, 'iscrowd', f'0 or 1{filled}')
+    annotations.numbers('area', hint=filled)
+    crowds = (crowd not in (0, 1) for crowd in annotations.get('iscrowd'))
+    annotations.refuse(crowds, 'iscrowd', f'0 or 1{filled}')
     if 'segm' in metric.metrics:
-        wrong = (not mask for mask in annotations.get('segmentation'))
-        annotations.refuse(wrong, 'segmentation', f'masks, or set {split}_evaluator.metric=bbox')
+        check_masks(annotations, content.imgs, split)
+    if set(metric.metrics) - {'segm'}:
+        annotations.numbers('bbox', 4)
     check_ids(dataset, content.imgs, file)
+
+
+def check_masks(annotations: Table, images: Mapping[Any, Mapping[str, Any]], split: str) -> None:
+    """Refuse masks that pycocotools cannot read: two points at first are a box to it."""
+    found = [images.get(key, {}) for key in annotations.get('image_id')]
+    sized = Table(annotations.path, 'image', found)
+    annotations.sizes = np.stack([sized.numbers(side) for side in ('width', 'height')], 1)
+    have_masks(annotations, f', or set {split}_evaluator.metric=bbox')
+    masks = annotations.get('segmentation')
+    short = (isinstance(mask, list) and len(mask[0]) < 6 for mask in masks)
+    annotations.refuse(short, 'segmentation', 'three points or more in the first polygon')
 
 
 def check_keypoints(metric: Any, dataset: Any, split: str) -> None:
@@ -79,13 +94,15 @@ def check_keypoints(metric: Any, dataset: Any, split: str) -> None:
         return
     file, content = f'the file of {split}_evaluator.ann_file', metric.coco.dataset
     annotations = Table(file, 'annotation', annotations_of(content, file, split))
+    check_ids_sort(file, content, annotations)
     if metric.use_area:
-        need(annotations, 'area', f'a number, or set {split}_evaluator.use_area=False')
-    need(annotations, 'bbox', 'x, y, width and height', list)
+        annotations.numbers('area', hint=f', or set {split}_evaluator.use_area=False')
+    annotations.numbers('bbox', 4)
+    crowds = (crowd not in (0, 1) for crowd in annotations.get('iscrowd'))
+    annotations.refuse(crowds, 'iscrowd', '0 or 1')
     need(annotations, 'keypoints', 'x, y and visibility of each keypoint', list)
     if type(metric).__name__ != 'CocoWholeBodyMetric' and metric.gt_converter is None:
-        wrong = (len(points) != 3 * count for points in annotations.get('keypoints'))
-        annotations.refuse(wrong, 'keypoints', f'{3 * count} numbers for {count} keypoints')
+        annotations.numbers('keypoints', 3 * count, hint=f' for {count} keypoints')
     if metric.iou_type == 'keypoints_crowd':
         images = Table(file, 'image', content['images'])
         need(images, 'crowdIndex', f'a number, or set {split}_evaluator.iou_type=keypoints')
@@ -121,6 +138,16 @@ def annotations_of(content: Mapping[str, Any], file: str, split: str) -> list[An
             f'{split}_evaluator.format_only=True and {split}_evaluator.outfile_prefix'
         )
     return content['annotations']
+
+
+def check_ids_sort(file: str, content: Mapping[str, Any], annotations: Table) -> None:
+    """Refuse ids that COCO's scoring cannot sort or count."""
+    annotations.numbers('id')
+    for name, field in (('image', 'images'), ('category', 'categories')):
+        table = Table(file, name, content.get(field))
+        texts = [isinstance(key, str) for key in table.get('id')]
+        if not all(texts):
+            table.refuse(texts, 'id', 'a number, as others have')
 
 
 def need(table: Table, field: str, what: str, *kinds: type) -> None:

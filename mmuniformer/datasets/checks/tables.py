@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import reprlib
-import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterable
@@ -19,6 +18,8 @@ from mmuniformer.errors import DataError
 
 ID = (int, float, str)
 """What an id may be."""
+LARGEST = 1e18
+"""What coordinates and areas may reach: NumPy reads integers beyond as objects."""
 
 
 class Table:
@@ -84,14 +85,17 @@ class Table:
         self.refuse(wrong, field, 'an id in the file, or remove the annotation')
         return np.array(rows, int)
 
-    def numbers(self, field: str, *shape: int) -> np.ndarray:
-        """Return a field of finite numbers, ``(entries, *shape)``; refuse other values."""
+    def numbers(self, field: str, *shape: int, hint: str = '') -> np.ndarray:
+        """Return a field of finite numbers, ``(entries, *shape)``; refuse other values.
+
+        ``hint`` adds a way out.
+        """
         values = self.get(field)
         found = as_numbers(values, *shape)
         if found is None:
             wrong = (as_numbers([value], *shape) is None for value in values)
             what = f'{shape[0]} finite numbers' if shape else 'a finite number'
-            self.refuse(wrong, field, what)
+            self.refuse(wrong, field, what + hint)
         return found
 
     def inside(self, margin: int = 0, least: int = 0) -> np.ndarray:
@@ -102,9 +106,7 @@ class Table:
         return kept & (h >= least) & (np.minimum(y + h, height) > np.maximum(y, 0))
 
 
-def as_numbers(
-    values: list[Any], *shape: int, limit: float = sys.float_info.max
-) -> np.ndarray | None:
+def as_numbers(values: list[Any], *shape: int, limit: float = LARGEST) -> np.ndarray | None:
     """Return numbers up to a limit, ``(values, *shape)``; None if they are something else."""
     count = len(values)
     try:
@@ -137,8 +139,8 @@ def fill_in(annotations: Iterable[dict[str, Any]]) -> None:
 def read_coco(path: Path, content: Any, pose: bool) -> tuple[Table, Table, Table]:
     """Check how the tables of a file in COCO's format, ``content``, refer to each other.
 
-    With None the file is read. Returns images, categories (none for pose), and annotations with the
-    sizes of their images.
+    With None the file is read. Returns images, categories (pose needs none), and annotations with
+    the sizes of their images.
     """
     try:
         content = json.loads(path.read_bytes()) if content is None else content
@@ -149,16 +151,19 @@ def read_coco(path: Path, content: Any, pose: bool) -> tuple[Table, Table, Table
         ) from None
     content = content if isinstance(content, dict) else {}
     images = Table(path, 'image', content.get('images'))
-    categories = Table(path, 'category', [] if pose else content.get('categories'))
+    categories = Table(path, 'category', content.get('categories', [] if pose else None))
     annotations = Table(path, 'annotation', content.get('annotations', []))
     if not images.entries or not (pose or categories.entries):
         raise DataError(f'{path} has an empty list of images or categories')
     rows = annotations.rows('image_id', images.ids(*(int, float) if pose else ID))
     annotations.ids(*ID)
     images.column('file_name', str)
+    numbers = categories.ids(*ID)
     if not pose:
         categories.column('name', str)
-        annotations.rows('category_id', categories.ids(*ID))
+        annotations.rows('category_id', numbers)
+    elif 'categories' in content:
+        annotations.column('category_id', *ID)
     sized = np.full(len(images), not pose)
     sized[rows] = True  # mmpose needs the sizes of no other images
     sizes = np.full((len(images), 2), np.nan)
