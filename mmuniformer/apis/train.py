@@ -17,6 +17,7 @@ from mmuniformer.apis.config import (
     scope_of,
     split_data,
 )
+from mmuniformer.apis.settings import named_settings, refuse_without_effect
 from mmuniformer.engine.saving import resumable
 from mmuniformer.errors import UserError
 from mmuniformer.registry import type_name
@@ -69,8 +70,7 @@ def train(
         cfg.resume = latest is not None
         # Before the first checkpoint a run starts as it does without --resume.
         cfg.load_from = str(latest) if latest else cfg.get('load_from')
-    with scope_of(cfg):
-        return RUNNERS.build(cfg).train()
+    return run(cfg, 'train', config, cfg_options)
 
 
 def evaluate(
@@ -96,14 +96,25 @@ def evaluate(
             raise UserError(f'--tta: {config} lacks tta_model or tta_pipeline.')
         cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
         split_data(cfg).pipeline = cfg.tta_pipeline
+    return run(cfg, 'test', config, cfg_options)
+
+
+def run(cfg: Config, step: str, config: str, cfg_options: Mapping[str, Any] | None) -> Any:
+    """Build the runner of a config and do a step; name the settings that prevent it."""
+    plain = load_config(config) if cfg_options else cfg
     with scope_of(cfg):
-        return RUNNERS.build(cfg).test()
+        with named_settings(plain, cfg_options or {}, building=True):
+            runner = RUNNERS.build(cfg)
+        with named_settings(plain, cfg_options or {}, building=False):
+            return getattr(runner, step)()
 
 
 def configured(
     config: str, work_dir: str | None, cfg_options: Mapping[str, Any] | None, launcher: str
 ) -> Config:
     """Read a config and set what training and testing have in common."""
+    if cfg_options:
+        refuse_without_effect(load_config(config), cfg_options)
     cfg = load_config(config, cfg_options)
     if framework_of(cfg) is None:
         scopes = ', '.join(task.scope for task in TASKS.values())

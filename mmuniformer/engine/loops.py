@@ -46,9 +46,10 @@ def resumable_loop(settings: Any) -> Any:
     if not isinstance(settings, Mapping):
         return settings
     settings = dict(settings)
-    for key in ('max_epochs', 'max_iters'):
-        if isinstance(count := settings.get(key), (int, float)) and count < 1:
-            raise UserError(f'train_cfg.{key}={count} trains nothing: set it to 1 or more')
+    for key in ('max_epochs', 'max_iters', 'val_interval'):
+        count = settings.get(key, 1)
+        if not isinstance(count, (int, float)) or count < 1:
+            raise UserError(f'train_cfg.{key}={count!r}: set it to 1 or more')
     by_epoch = settings.pop('by_epoch', None)
     kind = class_of(settings, LOOPS)
     if kind is None and by_epoch is not None:

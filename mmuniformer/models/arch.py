@@ -84,8 +84,10 @@ def resolve_arch(
         if arch not in presets:
             raise ValueError(f'arch={arch!r} is unknown: choose one of {", ".join(presets)}')
         given = {f.name: getattr(presets[arch], f.name) for f in fields(Arch)}
-    else:
+    elif isinstance(arch, Mapping):
         given = check_fields(dict(arch), hourglass)
+    else:
+        raise ValueError(f'arch={arch!r} should be a dict, or one of {", ".join(presets)}')
     given |= overrides
     resolved = Arch(**{name: freeze(name, value) for name, value in given.items()})
     check_stages(resolved)
@@ -107,9 +109,9 @@ def check_fields(given: dict[str, Any], hourglass: bool) -> dict[str, Any]:
 
 def freeze(name: str, value: Any) -> Any:
     """Make lists tuples, and one number for all stages a tuple of one entry a stage."""
-    if name in BROADCAST_FIELDS and not isinstance(value, Sequence):
+    if name in BROADCAST_FIELDS and isinstance(value, (int, float)):
         return (value,) * NUM_STAGES
-    if isinstance(value, Sequence):
+    if isinstance(value, Sequence) and not isinstance(value, str):
         return tuple(freeze('', entry) for entry in value)
     return value
 
@@ -124,6 +126,12 @@ def check_stages(arch: Arch) -> None:
         value = getattr(arch, name)
         if any(not isinstance(n, int) or n < 1 for n in value):
             raise ValueError(f'{name}={value!r} should be integers from 1 up')
+    for name in BROADCAST_FIELDS:
+        value = getattr(arch, name)
+        if not all(isinstance(entry, (int, float)) and abs(entry) < 1e6 for entry in value):
+            raise ValueError(f'{name}={value!r} should be a finite number, or one a stage')
+    if any(entry not in (True, False) for entry in arch.conv_stem):
+        raise ValueError(f'conv_stem={arch.conv_stem!r} should be True or False, or one a stage')
     if any(ratio <= 0 for ratio in arch.mlp_ratios):
         raise ValueError(f'mlp_ratios={arch.mlp_ratios!r} should be above 0')
     if any(value < 0 for value in arch.layer_scale_init_value):
@@ -147,7 +155,8 @@ def check_hourglass(arch: Arch) -> Arch:
     arch = replace(arch, trade_offs=arch.trade_offs or arch.keep_ratios)
     for name in HOURGLASS_FIELDS:
         value = getattr(arch, name)
-        if tuple(map(len, value)) != depths:
+        nested = isinstance(value, tuple) and all(isinstance(stage, tuple) for stage in value)
+        if not nested or tuple(map(len, value)) != depths:
             raise ValueError(
                 f'{name}={value!r} should have one entry a block of stages 3 and 4, '
                 f'so {depths[0]} and {depths[1]}'

@@ -93,6 +93,10 @@ class StagedBackbone(BaseModule):
         check_rates(
             drop_rate=drop_rate, attn_drop_rate=attn_drop_rate, drop_path_rate=drop_path_rate
         )
+        check_switches(
+            qkv_bias=qkv_bias, norm_eval=norm_eval, fused_attn=fused_attn,
+            channels_last=channels_last,
+        )  # fmt: skip
         self.arch = arch = resolve_arch(
             arch, self.presets, self.hourglass, embed_dims=embed_dims, depths=depths,
             head_dim=head_dim, mlp_ratios=mlp_ratios, conv_stem=conv_stem,
@@ -344,6 +348,13 @@ def check_rates(**rates: float) -> None:
     for name, rate in rates.items():
         if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
             raise ValueError(f'{name}={rate!r} should lie in [0, 1)')
+
+
+def check_switches(**switches: bool) -> None:
+    """Refuse anything but True and False: the text 'no' would switch on."""
+    for name, value in switches.items():
+        if value not in (True, False):
+            raise ValueError(f'{name}={value!r} should be True or False')
 
 
 def check_out_indices(out_indices: Sequence[int]) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmuniformer.models.arch import ATTENTION_STAGES, NUM_STAGES
-from mmuniformer.models.base import StagedBackbone
+from mmuniformer.models.base import StagedBackbone, check_switches
 from mmuniformer.models.blocks import SplitBlock
 from mmuniformer.models.uniformer import UniFormer
 from mmuniformer.models.uniformer_light import UniFormerLight
@@ -92,6 +92,7 @@ class UniFormer3D(ClipBackbone, UniFormer):
     def __init__(
         self, arch: str | Mapping[str, Any] = 'small', *, split: bool = False, **kwargs: Any
     ):
+        check_switches(split=split)
         self.split = split
         super().__init__(arch, **kwargs)
         if self.mix_token:
@@ -145,7 +146,7 @@ def start_split(model: UniFormer3D) -> None:
 
 def check_time_kernels(time_kernels: Sequence[int]) -> tuple[int, ...]:
     """Refuse anything but an odd number of frames a stage."""
-    kernels = tuple(time_kernels)
+    kernels = tuple(time_kernels) if isinstance(time_kernels, Sequence) else ()
     if len(kernels) != NUM_STAGES or not all(isinstance(k, int) and k % 2 for k in kernels):
         raise ValueError(f'time_kernels={time_kernels!r} should be {NUM_STAGES} odd numbers')
     return kernels

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmuniformer.models.arch import ATTENTION_STAGES, STRIDES, TOTAL_STRIDE, UNIFORMER
-from mmuniformer.models.base import StagedBackbone, check_positive
+from mmuniformer.models.base import StagedBackbone, check_positive, check_switches
 from mmuniformer.models.blocks import GlobalBlock
 from mmuniformer.models.mix_token import TokenBox, mix_images, random_box
 from mmuniformer.registry import MODELS
@@ -88,6 +88,7 @@ class UniFormer(StagedBackbone):
         **kwargs: Any,
     ):
         super().__init__(arch, **kwargs)
+        check_switches(mix_token=mix_token)
         self.mix_token = mix_token
         self.token_budget = check_positive('token_budget', token_budget)
         self.set_stage3_attn(stage3_attn, window_size)
@@ -119,12 +120,13 @@ class UniFormer(StagedBackbone):
                     f'{", ".join(STAGE3_LAYOUTS)}, or give one of global, window for each block'
                 )
         else:
-            stage3_attn = tuple(stage3_attn)
-            if len(stage3_attn) != depth or not set(stage3_attn) <= {'global', 'window'}:
+            each = tuple(stage3_attn) if isinstance(stage3_attn, Sequence) else ()
+            if len(each) != depth or any(entry not in ('global', 'window') for entry in each):
                 raise ValueError(
                     f'stage3_attn={stage3_attn!r} should have {depth} entries, one a block of '
                     "stage 3, each 'global' or 'window'"
                 )
+            stage3_attn = each
         self.stage3_attn = stage3_attn
 
     def window_sizes(self, tokens: int) -> tuple[int | None, ...]:

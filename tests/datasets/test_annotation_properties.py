@@ -2,11 +2,12 @@
 
 import copy
 import json
+import sys
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import event, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.registry import DATASETS, METRICS
 from PIL import Image
@@ -198,8 +199,8 @@ def test_broken_annotations_are_refused_or_read(kind, runs, tmp_path_factory):
     def run(content):
         reason = read(cfg, content)
         assert reason is None or any(file in reason for file in files)
-        event('read' if reason is None else 'refused')
         reasons.append(reason)
 
     run()
+    sys.stdout.write(f'{kind}: {len(reasons)} files, {reasons.count(None)} of them read\n')
     assert reasons.count(None) < len(reasons) < 10 * reasons.count(None)

@@ -249,6 +249,6 @@ def test_moved_work_dir_resumes(train, tmp_path):
 def test_training_for_nothing_is_refused(train, key, monkeypatch):
     built = []
     monkeypatch.setattr(Runner, 'build_train_loop', lambda self, loop: built.append(loop))
-    with pytest.raises(UserError, match=f'train_cfg.{key}=0 trains nothing'):
+    with pytest.raises(UserError, match=f'train_cfg.{key}=0: set it to 1 or more'):
         train(epochs=0, by_epoch=key == 'max_epochs')
     assert not built

@@ -144,6 +144,7 @@ def test_signature_shows_the_arguments_of_both_parents():
 
 @pytest.mark.parametrize(('options', 'error', 'text'), [
     (dict(time_kernels=(3, 2, 1, 1)), ValueError, 'time_kernels=.* should be 4 odd numbers'),
+    (dict(time_kernels=7), ValueError, 'time_kernels=7 should be 4 odd numbers'),
     (dict(stage3_attn='window'), ValueError, "stage3_attn='window' is for images"),
     (dict(mix_token=True), ValueError, 'mix_token=True is for images'),
     (dict(out_norm='SyncBN'), ValueError, "out_norm='SyncBN' should be 'LN' or 'BN'"),

@@ -95,6 +95,13 @@ BAD_ARGUMENTS = {
     'drop_path_rate': (dict(drop_path_rate=1.0), r'drop_path_rate=1.0 should lie in \[0, 1\)'),
     'attn_drop_rate': (dict(attn_drop_rate=-0.1), 'attn_drop_rate=-0.1'),
     'token_budget': (dict(token_budget=0), 'token_budget=0'),
+    'arch kind': (dict(arch=5), 'arch=5 should be a dict, or one of nano, small'),
+    'mlp_ratios text': (dict(mlp_ratios='abc'), "mlp_ratios='abc' should have 4 entries"),
+    'mlp_ratios NaN': (dict(mlp_ratios=float('nan')), r'mlp_ratios=\(nan, .* a finite number'),
+    'layout number': (dict(stage3_attn=7), 'stage3_attn=7 should have 4 entries'),
+    'layout lists': (dict(stage3_attn=[[]] * 4), r'stage3_attn=\[\[\], .* 4 entries'),
+    'switch': (dict(fused_attn='no'), "fused_attn='no' should be True or False"),
+    'conv_stem': (dict(conv_stem=[0, 1, 2, 0]), r'conv_stem=\(0, 1, 2, 0\) should be True or'),
 }  # fmt: skip
 
 
@@ -107,6 +114,7 @@ def test_bad_argument_is_named_with_its_value(name):
 
 BAD_LIGHT_ARGUMENTS = {
     'depth': (dict(keep_ratios=((1, 0.5), (0.5, 0.5))), 'one entry a block'),
+    'flat': (dict(keep_ratios=[0.5] * 4), 'one entry a block'),
     'range': (dict(keep_ratios=((1, 0.5, 0.5, 0), (0.5, 0.5))), r'lie in \(0, 1\]'),
     'first': (dict(keep_ratios=((0.5,) * 4, (0.5, 0.5))), 'should start with 1'),
     'trade_offs': (dict(trade_offs=((2,) * 4, (0.5, 0.5))), r'lie in \[0, 1\]'),
