@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dataset import Compose
 from mmengine.runner import BaseLoop
@@ -60,7 +61,7 @@ class NamingCompose(Compose):
     """A pipeline that names the sample that fails in it.
 
     It also refuses a file that was cut off, which OpenCV fills up with gray, and (``check_size``)
-    an image of another size than annotated.
+    an image or a label map of another size than annotated.
     """
 
     def __init__(self, transforms: list[Any], check_size: bool):
@@ -76,6 +77,7 @@ class NamingCompose(Compose):
         names = (data[key] for key in ('img_path', 'filename', 'frame_dir') if data.get(key))
         file, seg_map = next(names, None), data.get('seg_map_path')
         said = data.get('width'), data.get('height')
+        unsized = seg_map and self.check_size
         try:
             for transform in self.transforms:
                 data = transform(data)
@@ -86,6 +88,9 @@ class NamingCompose(Compose):
                 if said and isinstance(size := data.get('ori_shape'), tuple):
                     self.check(file, size[1::-1], said)
                     said = None
+                if unsized and 'gt_seg_map' in data:
+                    check_label_map_size(seg_map, file, data)
+                    unsized = False
             return data
         except UserError:
             raise
@@ -108,6 +113,16 @@ class NamingCompose(Compose):
                 f'{file} is {size[0]} x {size[1]} (width x height), and was annotated at '
                 f'{said[0]} x {said[1]}: put the file back, or annotate it as it is'
             )
+
+
+def check_label_map_size(seg_map: Any, file: Any, data: Mapping[str, Any]) -> None:
+    """Refuse a label map of another size than its image, which crops would shift against it."""
+    found, size = np.shape(data['gt_seg_map'])[:2], data.get('ori_shape')
+    if size and found != tuple(size[:2]):
+        raise UserError(
+            f'{seg_map} is {found[1]} x {found[0]}, its image {file} {size[1]} x {size[0]} (width '
+            'x height): make them one size'
+        )
 
 
 def is_cut_off(file: Path) -> bool:

@@ -342,10 +342,7 @@ def test_image_that_cannot_be_decoded_is_named(content, write, tmp_path):
 
 @pytest.mark.parametrize('outside', [True, False])
 def test_files_outside_the_folder_are_read_and_said(outside, write, tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr(
-        'mmuniformer.datasets.checks.images.print_log', lambda text, *_: said.append(text)
-    )
+    said = lines(monkeypatch, 'images')
     (tmp_path / 'images' / 'a..b').mkdir(parents=True)
     for file in (tmp_path / '2.jpg', tmp_path / 'images' / 'a..b' / '2.jpg'):
         Image.new('RGB', (WIDTH, HEIGHT)).save(file)
@@ -658,6 +655,22 @@ def test_folders_of_images_are_checked_as_the_dataset_names_them(kind, tmp_path)
     with pytest.raises(DataError, match=r'no images that end in \.jpg'):
         check_dataset(cfg)
     check_dataset(cfg | dict(img_suffix='_leftImg8bit.png'))
+
+
+def test_list_of_images_for_segmentation(tmp_path, monkeypatch):
+    said = lines(monkeypatch, 'images')
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'images' / 'a.jpg').touch()
+    cfg = dict(type='mmseg.BaseSegDataset', data_root=str(tmp_path), ann_file='list.txt')
+    cfg['data_prefix'] = dict(img_path='images')
+    with pytest.raises(DataError, match=r'list\.txt does not exist: set dataset\.ann_file'):
+        check_dataset(cfg)
+    (tmp_path / 'list.txt').write_text('a\n')
+    check_dataset(cfg)
+    assert not said
+    (tmp_path / 'list.txt').write_text('a\n/etc/b\n../c\n')
+    check_dataset(cfg)
+    assert 'names 2 files outside' in said[0]
 
 
 def test_suffix_is_that_of_the_datasets_type(tmp_path):

@@ -71,6 +71,21 @@ def test_other_size_than_annotated(image):
     assert NamingCompose([read], False)(data) is not None
 
 
+@pytest.mark.parametrize('shape', [(300, 400), (400, 300), (300, 399)])
+def test_label_map_of_another_size_than_its_image(image, shape):
+    data = {'img_path': str(image), 'seg_map_path': 'b.png'}
+    steps = [read, lambda data: {**data, 'gt_seg_map': np.zeros(shape)}, lambda data: data]
+    assert NamingCompose(steps, False)(data)
+    if shape == (300, 400):
+        assert NamingCompose(steps, True)(data)
+        crop = [*steps, lambda data: {**data, 'gt_seg_map': np.zeros((9, 9))}]
+        assert NamingCompose(crop, True)(data)
+    else:
+        text = rf'b.png is {shape[1]} x {shape[0]}, its image .*{image.name} 400 x 300 \(width'
+        with pytest.raises(UserError, match=text):
+            NamingCompose(steps, True)(data)
+
+
 def test_file_that_is_gone(tmp_path):
     def open_it(data):
         raise FileNotFoundError(2, 'No such file', data['img_path'])

@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 from torch import nn
 from torch_versions import compiles
 
-from mmuniformer.models import UniFormer, UniFormerLight
+from mmuniformer.models import UniFormer, UniFormer3D, UniFormerLight, UniFormerLight3D
 from mmuniformer.models.layers import DropPath
 
 BOTH = pytest.mark.parametrize('backbone', [UniFormer, UniFormerLight])
@@ -411,3 +411,25 @@ def test_a_pose_estimator_deploys_its_backbone():
         (out,) = model.backbone(x)
     assert model.backbone.deployed
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-4)
+
+
+NAN = float('nan')
+ODD = ('abc', '', None, [], {}, {'a': 1}, 1.5, -1, NAN, 10**30, [1, 2], ['a'] * 4, [None] * 4,
+       [NAN] * 4, [[1]] * 4, (0,), [0.5] * 4)  # fmt: skip
+
+
+@pytest.mark.parametrize('kind', [UniFormer, UniFormerLight, UniFormer3D, UniFormerLight3D])
+def test_values_of_odd_kinds_are_taken_or_named(kind):
+    known = {key for base in (kind, UniFormer) for key in inspect.signature(base).parameters}
+    known |= {'keep_ratios', 'trade_offs'} if kind.hourglass else set()
+    reasons = {}
+    for name in sorted(known - {'init_cfg', 'kwargs', 'fields'}):
+        for value in ODD:
+            if (name, value) == ('in_channels', 10**30):
+                continue  # there is no memory for it
+            try:
+                kind(**{'arch': 'nano'} | {name: value})
+            except (ValueError, TypeError) as error:
+                reasons[name, repr(value)] = str(error)
+    assert not {key: reason for key, reason in reasons.items() if key[0] not in reason}
+    assert len(reasons) > 300

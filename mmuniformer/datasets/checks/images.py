@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,18 @@ def leads_out(name: str) -> bool:
     return os.path.isabs(name) or '..' in name and '..' in Path(name).parts
 
 
+def say_outside(source: Path, folder: str | Path | None, names: Iterable[str]) -> None:
+    """Tell in the log of files that a list puts outside the folder of its images."""
+    outside = [name for name in names if leads_out(name)]
+    if outside:
+        print_log(
+            f'{source} names {len(outside)} files outside {folder or "the current folder"}, such '
+            f'as {outside[0]!r}: they are read from there',
+            'current',
+            logging.WARNING,
+        )
+
+
 def check_images(
     source: Path, folder: str | Path | None, images: Sequence[Mapping[str, Any]]
 ) -> None:
@@ -49,14 +61,7 @@ def check_images(
     ``source`` names them: a ``file_name`` each, and perhaps ``width`` and ``height``. The log tells
     of files outside the folder.
     """
-    outside = [name for name in (image['file_name'] for image in images) if leads_out(name)]
-    if outside:
-        print_log(
-            f'{source} names {len(outside)} files outside {folder or "the current folder"}, such '
-            f'as {outside[0]!r}: they are read from there',
-            'current',
-            logging.WARNING,
-        )
+    say_outside(source, folder, (image['file_name'] for image in images))
     for image in images[:FILES_CHECKED]:
         file = Path(folder or '', image['file_name'])
         try:

@@ -13,7 +13,7 @@ from mmengine.fileio import list_dir_or_file
 from torch import nn
 
 from mmuniformer.datasets.checks.config import is_remote
-from mmuniformer.datasets.checks.images import FILES_CHECKED, image_size
+from mmuniformer.datasets.checks.images import FILES_CHECKED, image_size, say_outside
 from mmuniformer.errors import DataError
 
 NO_CLASS = 65535
@@ -29,6 +29,11 @@ def check_image_folder(cfg: Mapping[str, Any], dataset: BaseDataset) -> None:
             f'{folder} has no images that end in {suffix}: set data_root, data_prefix.img_path and '
             'img_suffix of train_dataloader.dataset, the same for val_ and test_'
         )
+    names = Path(dataset.ann_file)
+    if dataset.ann_file and not names.is_dir():
+        if not names.is_file():
+            raise DataError(f'{names} does not exist: set dataset.ann_file, or leave it out')
+        say_outside(names, folder, names.read_text('utf-8', errors='replace').splitlines())
 
 
 def check_label_map(label_map: Path, image: Path) -> None:

@@ -399,6 +399,20 @@ def test_two_inputs_of_one_name_keep_apart(predict, images, tmp_path):
     assert {record['image_id'] for record in found} == {1, 2}
 
 
+def test_nothing_is_written_beside_the_results(predict, images, tmp_path, monkeypatch):
+    inner = tmp_path / 'a' / 'b c'
+    inner.mkdir(parents=True)
+    for file in (tmp_path / 'a' / '..ü.jpg', inner / 'own.jpg'):
+        shutil.copy(images[0], file)
+    monkeypatch.chdir(inner)
+    before = sorted(tmp_path.rglob('*'))
+    _, _, _, listing = predict('seg', '../..ü.jpg', '../../a/b c/own.jpg')
+    after = sorted(tmp_path.rglob('*'))
+    written = {path for path in after if path not in before} - {tmp_path / 'out'}
+    assert all(tmp_path / 'out' in path.parents for path in written)
+    assert [image['vis'] for image in listing['images']] == ['vis/..ü.jpg', 'vis/own.jpg']
+
+
 def test_results_are_not_replaced_without_force(predict, images, tmp_path):
     assert predict('seg', images[0], '--no-vis')[0] == 0
     assert not (tmp_path / 'out' / 'vis').exists()
