@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from torch.utils.data import DataLoader
 from mmuniformer.datasets.checks.config import is_remote
 from mmuniformer.datasets.checks.dataset import checked_on_load
 from mmuniformer.datasets.checks.pose import check_outputs
-from mmuniformer.datasets.checks.scoring import check_scoring
+from mmuniformer.datasets.checks.scoring import check_scoring, check_scoring_file
 from mmuniformer.engine.checkpoint import unwrapped
 from mmuniformer.engine.distributed import check_launcher, join_on_cpu, sync_on_cpu
 from mmuniformer.engine.faults import explained, way_on
@@ -158,25 +159,46 @@ class CheckedRunner(Runner):
                 checked = {**loader, 'dataset': checked_on_load(loader['dataset'])}
                 check_outputs(loader['dataset'], unwrapped(self.model))
                 setattr(self, f'_{split}_dataloader', checked)
-            metrics = getattr(self, f'_{split}_evaluator', None)  # one, several or in an evaluator
-            metrics = metrics.get('metrics', metrics) if isinstance(metrics, Mapping) else metrics
-            for metric in metrics if isinstance(metrics, (list, tuple)) else [metrics]:
-                file = metric.get('ann_file') if isinstance(metric, Mapping) else None
-                if not file or '://' in file or is_remote(metric.get('backend_args')):
-                    continue
+            for _, file in self.scored_by(split):
                 if not Path(file).is_file():
                     raise UserError(
                         f'{file}, by which predictions are scored, does not exist: set '
                         f'{split}_evaluator.ann_file to the file of the {split} data'
                     )
 
+    def scored_by(self, split: str) -> Iterator[tuple[Mapping[str, Any], str]]:
+        """Yield the configs of metrics that read a local file, and the file."""
+        metrics = getattr(self, f'_{split}_evaluator', None)  # one, several or in an evaluator
+        metrics = metrics.get('metrics', metrics) if isinstance(metrics, Mapping) else metrics
+        for metric in metrics if isinstance(metrics, (list, tuple)) else [metrics]:
+            file = metric.get('ann_file') if isinstance(metric, Mapping) else None
+            if file and '://' not in file and not is_remote(metric.get('backend_args')):
+                yield metric, file
+
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build as mmengine does, and check what the evaluator will need."""
-        return self.checked(super().build_val_loop(loop), 'val')
+        with self.named_files('val'):
+            return self.checked(super().build_val_loop(loop), 'val')
 
     def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build as mmengine does, and check what the evaluator will need."""
-        return self.checked(super().build_test_loop(loop), 'test')
+        with self.named_files('test'):
+            return self.checked(super().build_test_loop(loop), 'test')
+
+    @contextmanager
+    def named_files(self, split: str) -> Iterator[None]:
+        """Say what is wrong with a file on which building a metric inside fails."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            for metric, file in self.scored_by(split):
+                try:
+                    check_scoring_file(metric, file)
+                except UserError as reason:
+                    raise reason from error
+            raise
 
     def checked(self, loop: BaseLoop, split: str) -> BaseLoop:
         """Return a loop whose metrics have what they need."""

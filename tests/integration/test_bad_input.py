@@ -141,6 +141,26 @@ def test_empty_annotation_file_is_named(task, run, data):
         run(task)
 
 
+BAD_SCORES = {
+    'an object': ({}, 'has no list of image objects'),
+    'a list': ([], 'has no list of image objects'),
+    'no id': (
+        {'images': [{}], 'categories': [{'id': 1, 'name': 'x'}]},
+        'image number 0: id is missing',
+    ),
+}
+
+
+@pytest.mark.parametrize('task', ANNOTATIONS)
+@pytest.mark.parametrize('kind', BAD_SCORES)
+def test_file_to_score_by_is_named_before_the_first_step(task, kind, run, tmp_path):
+    content, message = BAD_SCORES[kind]
+    (tmp_path / 'scores.json').write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf'{tmp_path}/scores.json(:)? {message}'):
+        run(task, **{'val_evaluator.ann_file': str(tmp_path / 'scores.json')})
+    assert not list(tmp_path.glob('work/*.pth'))
+
+
 def test_zero_area_boxes_are_left_out_and_nothing_else(run, data):
     from mmdet.registry import DATASETS
 

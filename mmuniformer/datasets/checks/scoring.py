@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
+from mmengine.registry import METRICS
 
 from mmuniformer.datasets.checks.detection import have_masks
 from mmuniformer.datasets.checks.images import FILES_CHECKED
-from mmuniformer.datasets.checks.tables import Table
+from mmuniformer.datasets.checks.tables import Table, read_coco
 from mmuniformer.errors import DataError
+from mmuniformer.registry import class_of
 
 NUMBERS = (int, float, bool)
 
@@ -38,6 +41,14 @@ def check_scoring(metrics: Iterable[Any], dataset: Any, split: str) -> None:
             CHECKS[name](metric, dataset, split)
         elif name not in NEED_NOTHING:
             print_log(f'what {name} needs is not checked before the run', 'current')
+
+
+def check_scoring_file(metric: Mapping[str, Any], file: str) -> None:
+    """Check a file in COCO's format that a metric, here its config, could not read."""
+    for base in getattr(class_of(metric, METRICS), '__mro__', ()):
+        framework = base.__module__.partition('.')[0]
+        if base.__name__ == 'CocoMetric' and framework in ('mmdet', 'mmpose'):
+            read_coco(Path(file), None, pose=framework == 'mmpose')
 
 
 def check_boxes(metric: Any, dataset: Any, split: str) -> None:
