@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from mmuniformer.apis.settings import value_at
 from mmuniformer.compat import CONFIGS
 from mmuniformer.errors import UserError
 from mmuniformer.models.arch import TOTAL_STRIDE
@@ -66,7 +67,8 @@ def load_config(path: str | Path, cfg_options: Mapping[str, Any] | None = None) 
     """Read a config by its path, or a shipped one by its name, and change settings in it.
 
     A ``data_preprocessor`` beside the model becomes the model's, unless that has its own. The keys
-    of ``cfg_options`` are dotted, like ``{'model.backbone.arch': 'nano'}``.
+    of ``cfg_options`` are dotted, like ``{'model.backbone.arch': 'nano'}``; a list in the place of
+    a tuple becomes one.
 
     Raises:
         UserError: There is no such config, it cannot be read, or it has no such key.
@@ -76,8 +78,12 @@ def load_config(path: str | Path, cfg_options: Mapping[str, Any] | None = None) 
         cfg = Config.fromfile(file)
     except Exception as error:  # a config is a program: anything may go wrong in it
         raise UserError(f'{file} cannot be read: {type(error).__name__}: {error}') from error
+    options = dict(cfg_options or {})
+    for key, value in options.items():
+        if isinstance(value, list) and isinstance(value_at(cfg, key), tuple):
+            options[key] = tuple(value)  # transforms tell them apart
     try:
-        cfg.merge_from_dict(dict(cfg_options or {}))
+        cfg.merge_from_dict(options)
     except (KeyError, TypeError, IndexError) as error:
         raise UserError(f'--cfg-options does not fit {file}: {error}') from error
     if cfg.get('data_preprocessor') and isinstance(cfg.get('model'), dict):

@@ -124,7 +124,7 @@ def refuse_without_effect(cfg: Config, cfg_options: Mapping[str, Any]) -> None:
         if name in READ or not isinstance(old, (str, list, tuple, Mapping)) or not old:
             continue
         others = {each: value for each, value in cfg.items() if each in READ}
-        places = [place for place, value in settings(others) if value == old]
+        places = [p for p, value in settings(others) if type(value) is type(old) and value == old]
         if places:
             listed = ', '.join(places[:4]) + ', ...' * (len(places) > 4)
             raise UserError(

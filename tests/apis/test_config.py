@@ -76,3 +76,10 @@ def test_configs_without_a_model_or_data_preprocessor_stay_as_they_are(tmp_path)
     ]:
         file.write_text(text)
         assert load_config(file).to_dict() == wanted
+
+
+def test_list_in_the_place_of_a_tuple_becomes_one(tmp_path):
+    path = tmp_path / 'a.py'
+    path.write_text("steps = [dict(type='Resize', scale=(9, 8), factors=[1, 2])]\n")
+    cfg = load_config(path, {'steps.0.scale': [4, 3], 'steps.0.factors': [5], 'steps.0.new': [6]})
+    assert cfg.steps[0] == dict(type='Resize', scale=(4, 3), factors=[5], new=[6])
