@@ -161,6 +161,8 @@ def check_hourglass(arch: Arch) -> Arch:
                 f'{name}={value!r} should have one entry a block of stages 3 and 4, '
                 f'so {depths[0]} and {depths[1]}'
             )
+        if not all(isinstance(entry, (int, float)) for stage in value for entry in stage):
+            raise ValueError(f'{name}={value!r} should have numbers alone')
     if any(not 0 < ratio <= 1 for stage in arch.keep_ratios for ratio in stage):
         raise ValueError(f'keep_ratios={arch.keep_ratios!r} should lie in (0, 1]')
     if any(not 0 <= weight <= 1 for stage in arch.trade_offs for weight in stage):

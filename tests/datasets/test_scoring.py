@@ -149,6 +149,16 @@ def test_keypoints_that_cannot_be_scored_are_named(annotation, attributes, messa
         check_scoring([keypoints(annotation, **attributes)], None, 'val')
 
 
+@pytest.mark.parametrize(('number', 'count'), [(0, 1), (1, 0)])
+def test_id_that_counts_as_no_match_is_said(number, count, monkeypatch):
+    said = []
+    monkeypatch.setattr(scoring, 'print_log', lambda text, *_: said.append(text))
+    metrics = [boxes({**SOUND, 'id': number}), keypoints({**PERSON, 'id': number})]
+    check_scoring(metrics, None, 'val')
+    assert len(said) == count
+    assert all('annotation of id 0' in text for text in said)
+
+
 def test_metrics_that_are_not_known_pass_with_a_line(monkeypatch):
     messages = []
     monkeypatch.setattr(scoring, 'print_log', lambda text, *_: messages.append(text))

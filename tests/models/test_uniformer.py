@@ -115,6 +115,7 @@ def test_bad_argument_is_named_with_its_value(name):
 BAD_LIGHT_ARGUMENTS = {
     'depth': (dict(keep_ratios=((1, 0.5), (0.5, 0.5))), 'one entry a block'),
     'flat': (dict(keep_ratios=[0.5] * 4), 'one entry a block'),
+    'texts': (dict(keep_ratios=(['a'] * 4, ['a'] * 2)), 'keep_ratios=.* numbers alone'),
     'range': (dict(keep_ratios=((1, 0.5, 0.5, 0), (0.5, 0.5))), r'lie in \(0, 1\]'),
     'first': (dict(keep_ratios=((0.5,) * 4, (0.5, 0.5))), 'should start with 1'),
     'trade_offs': (dict(trade_offs=((2,) * 4, (0.5, 0.5))), r'lie in \[0, 1\]'),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,13 @@ def check_boxes(metric: Any, dataset: Any, split: str) -> None:
     annotations = [a for a in annotations if a.get('category_id') in used]
     annotations = Table(file, 'annotation', annotations)
     check_ids_sort(file, content.dataset, annotations)
+    if not annotations.numbers('id').all():
+        print_log(
+            f'{file} has an annotation of id 0, which pycocotools takes for none: what matches '
+            'it counts as wrong. Number annotations from 1',
+            'current',
+            logging.WARNING,
+        )
     filled = f', or set {split}_evaluator.type=mmuniformer.datasets.det.FilledCocoMetric'
     annotations.numbers('area', hint=filled)
     crowds = (crowd not in (0, 1) for crowd in annotations.get('iscrowd'))
