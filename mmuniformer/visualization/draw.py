@@ -64,9 +64,10 @@ def put_label(
 def draw_labels(image: np.ndarray, labels: Sequence[str]) -> np.ndarray:
     """Write labels below each other into the upper left corner of a copy."""
     result = image.copy()
-    (_, height), below = cv2.getTextSize('X', FONT, *text_style(image))
+    sizes = [cv2.getTextSize(label, FONT, *text_style(image)) for label in labels]
+    step = max((height + below for (_, height), below in sizes), default=0)  # differs by the text
     for line, (label, color) in enumerate(zip(labels, colors(None, len(labels)), strict=True), 1):
-        put_label(result, label, 0, line * (height + below), color)
+        put_label(result, label, 0, line * step, color)
     return result
 
 

@@ -1,6 +1,8 @@
 """Drawings show what they should, where they should."""
 
+import cv2
 import numpy as np
+import pytest
 
 from mmuniformer.visualization import draw
 
@@ -59,3 +61,18 @@ def test_contact_sheet_has_a_block_for_each_caption():
     assert (sheet[-height:, width // 2 :] == 255).all()
     for top in (0, draw.CAPTION + 2 * height):
         assert (sheet[top : top + draw.CAPTION] < 128).any(), 'a caption is missing'
+
+
+@pytest.mark.parametrize('labels', [('X', 'gjpy 0.1', 'ball'), ('left 0.99',), ()])
+def test_labels_stand_below_each_other_and_hide_none(labels):
+    image = np.zeros((256, 256, 3), np.uint8)
+    drawn = draw.draw_labels(image, labels)
+    assert not image.any()
+    rows = []
+    for label, color in zip(labels, draw.colors(None, len(labels)), strict=True):
+        (_, height), below = cv2.getTextSize(label, draw.FONT, *draw.text_style(image))
+        found = np.flatnonzero((drawn[:, 0] == color).all(1))
+        assert len(found) >= height + below  # the whole plate is seen
+        rows += found.tolist()
+    assert rows == sorted(set(rows))
+    assert drawn.any() == bool(labels)

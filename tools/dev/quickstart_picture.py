@@ -31,10 +31,17 @@ SCALE = 2
 LABELED_SIDE, FRAMES, TOP = 256, 3, 2
 """Side of images and clips with a label; frames and labels of these that are shown."""
 COLUMNS = 6
+SHOWN = {'cls': 6, 'video': 4}
+"""Images or clips of a task that are shown, of those that were drawn; of other tasks 2."""
 CAPTIONS = {'cls': 'true label, predicted labels', 'video': 'frames; true and predicted motions'}
 SCORE_THR, KEYPOINT_THR = 0.5, 0.3
 CLASS_COLORS = draw.colors(SEG_PALETTE, len(SEG_CLASSES))
 Record = Mapping[str, Any]
+
+
+def spread(paths: Sequence[Path], count: int) -> Sequence[Path]:
+    """Choose some paths at equal distances."""
+    return paths[:: max(1, len(paths) // count)][:count]
 
 
 def drawn_labels(path: Path, predictions: Path) -> list[np.ndarray]:
@@ -124,7 +131,7 @@ def main(arguments: Sequence[str]) -> None:
         predictions = options.runs / task / 'predictions'
         lines[f'{task}: {CAPTIONS.get(task, "image, ground truth, prediction")}'] = [
             image
-            for path in inputs(task, data)
+            for path in spread(inputs(task, data), SHOWN.get(task, 2))
             for image in (
                 drawn_labels(path, predictions)
                 if task in CAPTIONS
