@@ -29,7 +29,10 @@ DATASETS = Registry(
     'dataset', parent=root.DATASETS, scope=SCOPE, locations=['mmuniformer.datasets.video']
 )
 TRANSFORMS = Registry(
-    'transform', parent=root.TRANSFORMS, scope=SCOPE, locations=['mmuniformer.datasets.video']
+    'transform',
+    parent=root.TRANSFORMS,
+    scope=SCOPE,
+    locations=['mmuniformer.datasets.image', 'mmuniformer.datasets.video'],
 )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.dataset import InfiniteSampler
 from mmengine.device import get_device
 from mmengine.dist import is_distributed, is_main_process, master_only
 from mmengine.evaluator import BaseMetric
@@ -22,6 +23,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from mmuniformer.datasets.checks.classification import check_classes
 from mmuniformer.datasets.checks.config import is_remote
 from mmuniformer.datasets.checks.dataset import checked_on_load
 from mmuniformer.datasets.checks.pose import check_outputs
@@ -217,14 +219,27 @@ class CheckedRunner(Runner):
         until the state is saved.
 
         Raises:
-            UserError: No sample is left; mmengine would train on nothing.
+            UserError: No sample or no whole batch is left; mmengine would train on nothing. Or the
+                model has other than as many classes as the data.
         """
-        loader = super().build_dataloader(*args, **kwargs)
+        try:
+            loader = super().build_dataloader(*args, **kwargs)
+        except AssertionError as error:  # of mmpretrain
+            if 'The number of subfolders' not in str(error):
+                raise
+            raise UserError(f'{error} Or set dataset.metainfo.classes to their names') from error
         if not len(loader.dataset):
             raise UserError(
                 f'{type(loader.dataset).__name__} {getattr(loader.dataset, "ann_file", "")} holds '
                 'no sample: see its annotations and what filter_cfg leaves of them'
             )
+        if not len(loader) and not isinstance(loader.sampler, InfiniteSampler):
+            raise UserError(
+                f'{len(loader.dataset)} samples are fewer than a batch, and drop_last leaves '
+                f'nothing: set batch_size of the dataloader to at most {len(loader.dataset)}'
+            )
+        if self.cfg.get('check_data', True):
+            check_classes(loader.dataset, unwrapped(self.model))
         name_samples(loader.dataset, check_size=self.cfg.get('check_data', True))
         if loader.num_workers:
             loader.worker_init_fn = PatientWorker(loader.worker_init_fn)

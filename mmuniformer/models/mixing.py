@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmuniformer.errors import UserError
+from mmuniformer.models.erasing import erase
 from mmuniformer.models.mix_token import TokenBox, mix_images
 from mmuniformer.registry import MODELS
 
@@ -32,6 +33,7 @@ class BatchMix:
         mixup_alpha: Parameter of the Beta distribution of Mixup's share.
         cutmix_alpha: The same of CutMix's.
         switch_prob: Probability of CutMix, in [0, 1].
+        erase_prob: Probability of an image to lose a box before (random erasing), in [0, 1].
 
     Raises:
         UserError: The batch has a single sample, or a label that is no class.
@@ -43,11 +45,13 @@ class BatchMix:
         mixup_alpha: float = 0.8,
         cutmix_alpha: float = 1.0,
         switch_prob: float = 0.5,
+        erase_prob: float = 0.0,
     ):
         self.num_classes = num_classes
         self.mixup_alpha = mixup_alpha
         self.cutmix_alpha = cutmix_alpha
         self.switch_prob = switch_prob
+        self.erase_prob = erase_prob
 
     def __call__(self, inputs: Tensor, targets: Any) -> tuple[Tensor, Any]:
         """Return mixed inputs, float ``(B, ..., H, W)``, and the targets of the mixtures."""
@@ -56,6 +60,8 @@ class BatchMix:
                 'Mixup and CutMix need two samples, and a batch holds one: set '
                 'train_dataloader.batch_size to more, and drop_last=True'
             )
+        if self.erase_prob:
+            inputs = erase(inputs, self.erase_prob)
         if isinstance(targets, Tensor):
             return self.mix(inputs, targets)
         inputs, mixed = self.mix(inputs, self.one_hot(targets).to(inputs))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmuniformer.models.arch import ATTENTION_STAGES, UNIFORMER_LIGHT
-from mmuniformer.models.base import StagedBackbone
+from mmuniformer.models.base import StagedBackbone, check_rates
 from mmuniformer.models.hourglass import HourglassBlock, TokenState, pool_score
 from mmuniformer.registry import MODELS
 
@@ -29,6 +29,8 @@ class UniFormerLight(StagedBackbone):
             in (0, 1]; the first is 1.
         trade_offs: For stages 3 and 4, the weight of each block's new score, in [0, 1].
         out_cls_token: Return the class token ``(B, C)`` after the maps: for ``LightClsHead``.
+        cls_token_std: Standard deviation that the class token starts with; the classifiers were
+            trained from 0.
 
     All other arguments are those of ``UniFormer``; it has no ``stage3_attn``, because shrinking
     already bounds the cost.
@@ -52,14 +54,17 @@ class UniFormerLight(StagedBackbone):
         keep_ratios: Sequence[Sequence[float]] | None = None,
         trade_offs: Sequence[Sequence[float]] | None = None,
         out_cls_token: bool = False,
+        cls_token_std: float = 0.02,
         **kwargs: Any,
     ):
         super().__init__(arch, keep_ratios=keep_ratios, trade_offs=trade_offs, **kwargs)
+        check_rates(cls_token_std=cls_token_std)
         self.out_cls_token = out_cls_token
         third, fourth = (self.embed_dims[stage] for stage in ATTENTION_STAGES)
         if self.num_stages > 2:
             self.cls_token = nn.Parameter(torch.zeros(1, 1, third))
-            nn.init.trunc_normal_(self.cls_token, std=0.02)
+            if cls_token_std:
+                nn.init.trunc_normal_(self.cls_token, std=cls_token_std)
         if self.num_stages > 3:
             self.cls_upsample = nn.Linear(third, fourth)
             nn.init.trunc_normal_(self.cls_upsample.weight, std=0.02)

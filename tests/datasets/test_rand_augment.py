@@ -65,7 +65,7 @@ def test_operation_is_timms(name, level, sign, increasing, expected):
 def test_policies_of_the_recipes(policy, settings):
     made = RandAugment(policy)
     assert (made.level, made.count, made.deviation, made.increasing) == settings
-    assert made.resample == Image.Resampling.BICUBIC
+    assert made.resamples == [Image.Resampling.BICUBIC]
 
 
 def test_draws_every_operation_half_of_the_time():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel, PretrainedInit
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -165,3 +166,35 @@ def test_resuming_with_other_classes_is_refused(make_runner, tmp_path):
     runner = make_runner(Classifier(classes=5), train=True, epochs=2, resume=True)
     with pytest.raises(CheckpointError, match=r'the last checkpoint of .*work'):
         runner.train()
+
+
+@pytest.mark.parametrize('resumed', [False, True])
+def test_an_average_is_kept_beside_the_weights(make_runner, tmp_path, resumed):
+    hook = {'type': 'mmuniformer.KeepEMAHook', 'momentum': 0.25}
+    runner = make_runner(Classifier(), train=True, epochs=3)
+    runner.register_hook(hook)
+    seen = []
+
+    class Watch(Hook):
+        priority = 'VERY_LOW'
+
+        def after_train_iter(self, runner, *_, **__):
+            seen.append(runner.model.fc_cls.weight.detach().clone())
+
+    runner.register_hook(Watch())
+    runner.train()
+    if resumed:
+        runner = make_runner(Classifier(), train=True, epochs=4, resume=True)
+        runner.register_hook(hook)
+        runner.register_hook(Watch())
+        runner.train()
+    saved = load_file(tmp_path / 'work' / f'epoch_{len(seen)}.pth')
+    average = seen[0]
+    for weight in seen[1:]:
+        average = 0.75 * average + 0.25 * weight
+    assert len(seen) == 3 + resumed
+    assert torch.equal(saved['state_dict']['fc_cls.weight'], seen[-1])
+    torch.testing.assert_close(saved['ema_state_dict']['module.fc_cls.weight'], average)
+    assert torch.equal(runner.model.fc_cls.weight, seen[-1])
+    runner.call_hook('before_val_epoch')
+    assert torch.equal(runner.model.fc_cls.weight, seen[-1])

@@ -9,8 +9,8 @@ from typing import Any
 import cv2
 from mmcv.transforms import BaseTransform, Compose
 
-from mmuniformer.datasets.rand_augment import RandAugment
-from mmuniformer.datasets.video.loading import Results, new_random
+from mmuniformer.datasets.rand_augment import RandAugment, new_random
+from mmuniformer.datasets.video.loading import Results
 from mmuniformer.errors import UserError
 from mmuniformer.registry import TRANSFORMS
 

@@ -9,16 +9,12 @@ from mmcv.transforms import BaseTransform
 from mmengine.logging import print_log
 
 from mmuniformer.datasets import frames
+from mmuniformer.datasets.rand_augment import new_random
 from mmuniformer.datasets.video.readers import FolderReader, open_video
 from mmuniformer.registry import TRANSFORMS
 
 Results = dict[str, Any]
 """What a pipeline hands on, by mmaction2's keys."""
-
-
-def new_random() -> np.random.Generator:
-    """Return a generator that follows NumPy's global seed, which mmengine sets in each worker."""
-    return np.random.default_rng(np.random.randint(2**32, size=4))
 
 
 @TRANSFORMS.register_module()

@@ -2,6 +2,7 @@
 
 from mmuniformer.engine.hooks.checkpoint import CheckpointHook
 from mmuniformer.engine.hooks.checkpoint_guard import CheckpointGuardHook
+from mmuniformer.engine.hooks.ema import KeepEMAHook
 from mmuniformer.engine.hooks.finite import FiniteHook
 from mmuniformer.engine.hooks.interrupt import InterruptHook
 from mmuniformer.engine.hooks.label_maps import MaskGuardHook
@@ -12,6 +13,7 @@ __all__ = [
     'CheckpointHook',
     'FiniteHook',
     'InterruptHook',
+    'KeepEMAHook',
     'MaskGuardHook',
     'RandomStateHook',
 ]

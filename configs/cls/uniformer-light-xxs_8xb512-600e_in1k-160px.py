@@ -1,0 +1,9 @@
+_base_ = 'uniformer-light-xxs_8xb512-600e_in1k-224px.py'
+
+train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
+train_pipeline[1]['scale'] = 160
+test_pipeline[1]['scale'] = 182
+test_pipeline[2]['crop_size'] = 160
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))

@@ -1,0 +1,3 @@
+_base_ = 'uniformer-small-plus_8xb128-300e_in1k.py'
+
+model = dict(backbone=dict(head_dim=64))
