@@ -95,6 +95,24 @@ def test_signals_are_given_back_after_an_error(train, monkeypatch, kind):
     assert [signal.getsignal(number) for number in module.SIGNALS] == former
 
 
+def test_failing_process_of_several_outlasts_the_launcher(train, monkeypatch):
+    """Else its message is lost."""
+    ends = []
+    former = signal.signal(signal.SIGTERM, lambda *_: ends.append(now[0]))
+    try:
+        monkeypatch.setattr(module, 'get_world_size', lambda: 2)
+        with pytest.raises(ZeroDivisionError):
+            train(hooks=[Fails()])
+        start, now = module.time.monotonic(), [0]
+        monkeypatch.setattr(module.time, 'monotonic', lambda: now[0])
+        for now[0] in (start, start + 5, start + 11):
+            signal.raise_signal(signal.SIGTERM)
+        assert ends == [start + 11]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
 def test_handler_of_c_code_stays(train, monkeypatch):
     taken = []
     monkeypatch.setattr(signal, 'getsignal', lambda number: None)

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from mmengine.dist import barrier, get_world_size, is_main_process
@@ -26,6 +27,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 INSISTED = 2
 """Seconds after which a second signal ends the run at once: launchers repeat what they pass on."""
+
+TELLING = 10
+"""Seconds for which a process that fails outlasts SIGTERM: torchrun sends it as soon as one of the
+processes has ended, and the others would not say why they ended."""
 
 
 @HOOKS.register_module()
@@ -57,6 +62,10 @@ class InterruptHook(Hook):
             def releasing(*args: Any, **kwargs: Any) -> Any:
                 try:
                     return run(*args, **kwargs)
+                except Exception:
+                    if get_world_size() > 1 and signal.SIGTERM in self.former:
+                        self.former[signal.SIGTERM] = delayed(self.former[signal.SIGTERM])
+                    raise
                 finally:
                     self.release_signals()
 
@@ -136,6 +145,18 @@ class InterruptHook(Hook):
         text = f'{name}: the state of iteration {iteration} is saved in {path}; --resume goes on'
         runner.logger.warning(text)
         raise KeyboardInterrupt(text) if number == signal.SIGINT else SystemExit(128 + number)
+
+
+def delayed(handler: Any) -> Callable[[int, Any], None]:
+    """Return a handler that hands on to another one, but only after ``TELLING`` seconds."""
+    start = time.monotonic()
+
+    def handle(number: int, frame: Any) -> None:
+        if time.monotonic() - start > TELLING:
+            signal.signal(number, handler)
+            signal.raise_signal(number)
+
+    return handle
 
 
 def save_state(runner: Runner, iteration: int, done: int) -> str:
