@@ -65,7 +65,8 @@ def _video(row: str, name: str) -> ReleasedFile:
 
 RELEASED_FILES = (
     ReleasedFile(
-        'uniformer_small_in1k.pth', IMAGENET, ('uniformer_small',), 64,
+        'uniformer_small_in1k.pth', IMAGENET,
+        ('uniformer_small', 'uniformer-small_8xb128-300e_in1k'), 64,
         (
             'hf://Sense-X/uniformer_image/uniformer_small_in1k.pth',
             f'{OPENMMLAB}/uniformer_small_in1k.pth',
@@ -73,12 +74,14 @@ RELEASED_FILES = (
         'MIT',
     ),
     ReleasedFile(
-        'uniformer_small_plus_in1k.pth', IMAGENET, ('uniformer_small_plus',), 32,
+        'uniformer_small_plus_in1k.pth', IMAGENET,
+        ('uniformer_small_plus', 'uniformer-small-plus_8xb128-300e_in1k'), 32,
         ('hf://Sense-X/uniformer_image/uniformer_small_plus_in1k.pth',),
         'MIT',
     ),
     ReleasedFile(
-        'uniformer_base_in1k.pth', IMAGENET, ('uniformer_base',), 64,
+        'uniformer_base_in1k.pth', IMAGENET,
+        ('uniformer_base', 'uniformer-base_8xb128-300e_in1k'), 64,
         (
             'hf://Sense-X/uniformer_image/uniformer_base_in1k.pth',
             f'{OPENMMLAB}/uniformer_base_in1k.pth',
@@ -86,7 +89,8 @@ RELEASED_FILES = (
         'MIT',
     ),
     ReleasedFile(
-        'uniformer_xxs_160_in1k.pth', IMAGENET, ('uniformer_light_xxs',), 28,
+        'uniformer_xxs_160_in1k.pth', IMAGENET,
+        ('uniformer_light_xxs', 'uniformer-light-xxs_8xb512-600e_in1k-160px'), 28,
         ('hf://Andy1621/uniformer_light/uniformer_xxs_160_in1k.pth',),
         'MIT',
     ),

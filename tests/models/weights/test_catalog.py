@@ -11,7 +11,7 @@ from mmuniformer.analysis.metafile import load_models
 from mmuniformer.apis.models import BACKBONES
 from mmuniformer.errors import CheckpointError
 from mmuniformer.models import UniFormer
-from mmuniformer.models.weights.catalog import IMAGENET, RELEASED_FILES, find_released, released_at
+from mmuniformer.models.weights.catalog import RELEASED_FILES, find_released, released_at
 from mmuniformer.models.weights.download import named_hash
 from mmuniformer.models.weights.released import file_name, head_dim_by_name
 
@@ -51,9 +51,9 @@ def test_metafiles_give_the_first_home():
         for model in load_models(metafile)
         if 'Weights' in model
     }
-    wholes = [file for file in RELEASED_FILES if file.kind != IMAGENET]
-    assert stated == {(row, f.urls[0]) for f in wholes for row in f.rows}
-    assert len(wholes) == 11
+    wholes = {(row, f.urls[0]) for f in RELEASED_FILES for row in f.rows if row in SHIPPED}
+    assert stated == wholes
+    assert len(wholes) == 15
 
 
 def test_addresses_in_configs_are_of_released_files():
