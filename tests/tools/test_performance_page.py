@@ -42,7 +42,7 @@ def record_of(profile):
         'time': '2026-01-02T03:04:05+00:00',
         'settings': {'config': 'small', 'repeats': 5, 'device': 'cpu'},
         'machine': {'device': 'Some CPU', 'threads': 2, 'versions': {'torch': '2.x'}},
-        'rates': {'float32': 1e11},
+        'rates': {'float32': {'matrices': 1e11, 'convolution': 2e11}},
         'rows': [{'profile': profile, 'size': '1 x 64 x 64', 'ms': 2.0}],
     }
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib.metadata
 import multiprocessing
 import platform
 import sys
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,32 @@ def interleaved(
     return seconds
 
 
-def matrix_product(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], Any], int]:
-    """Return a square matrix product, which runs at the machine's pace, and its multiply-adds."""
+def products(
+    device: torch.device, dtype: torch.dtype, layers: Iterable[tuple[int, int, int, int]]
+) -> dict[str, tuple[Callable[[], Any], int]]:
+    """Return products that run at the machine's pace, and their multiply-adds, by what they are.
+
+    Args:
+        device: Where they run.
+        dtype: Type of their operands.
+        layers: Height, width, channels in and out of 1x1 convolutions. They run in another
+            library than the square matrix product before them: neither is the faster everywhere.
+    """
+
+    def random(*shape: int) -> torch.Tensor:
+        x = torch.rand(shape, device=device).to(dtype)
+        return x.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else x
+
     side = 8192 if device.type == 'cuda' else 2048
-    a, b = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
-    return lambda: a @ b, side**3
+    square = functools.partial(torch.mm, random(side, side), random(side, side))
+    calls = {f'{side} x {side} matrices': (square, side**3)}
+    for height, width, inner, outer in layers:
+        call = functools.partial(
+            torch.conv2d, random(1, inner, height, width), random(outer, inner, 1, 1)
+        )
+        name = f'1x1 convolution, {inner} to {outer} channels'
+        calls[name] = call, height * width * inner * outer
+    return calls
 
 
 def synchronize(device: torch.device) -> None:

@@ -37,7 +37,7 @@ class Row:
     images_per_second: float | None = figure('img/s', '{:.2f}')
     ns_per_pixel: float | None = figure('ns/pixel', '{:.0f}', 'size')
     speedup: float | None = figure('speed-up', '{:.2f}')  # time of plain over this one's
-    # Over the time that the multiply-adds take at the pace of a matrix product.
+    # Over the time that the multiply-adds take at the pace of the fastest product.
     times_floor: float | None = figure('x floor', '{:.2f}')
     of_rate: float | None = figure('of rate', '{:.0%}')
     dense_ms: float | None = figure('dense', '{:.0f}')
@@ -70,7 +70,7 @@ def compare_with_plain(rows: Sequence[Row]) -> None:
             row.of_plain = ratio(row.peak_mb, reference.peak_mb)
 
 
-def make_record(rows: list[Row], settings: Settings, rates: dict[str, float]) -> dict[str, Any]:
+def make_record(rows: list[Row], settings: Settings, rates: dict[str, Any]) -> dict[str, Any]:
     """Put rows, settings, rates (see ``measure_cases``) and machine together."""
     return {
         'time': datetime.now(timezone.utc).isoformat(timespec='seconds'),
@@ -103,9 +103,14 @@ def caption(record: Mapping[str, Any]) -> str:
     )
     if not record['rates']:
         return text
-    rates = ', '.join(f'{rate / 1e9:.0f} G {kind}' for kind, rate in record['rates'].items())
+    paces = []
+    for dtype, rates in record['rates'].items():
+        (square, pace), *others = rates.items()
+        fastest = max(others, key=lambda item: item[1])
+        shown = ', '.join(f'{rate / 1e9:.0f} ({name})' for name, rate in ((square, pace), fastest))
+        paces.append(f'{dtype} {shown}')
     runs = 'one run' if repeats == 1 else f'median of {repeats} runs'
-    return f'{text} Times: {runs}. Matrix product: {rates} multiply-adds per second.'
+    return f'{text} Times: {runs}. G multiply-adds per second: {"; ".join(paces)}.'
 
 
 def show(record: Mapping[str, Any], console: Console) -> None:

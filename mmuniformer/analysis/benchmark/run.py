@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from mmengine.config import Config
@@ -24,6 +24,7 @@ from mmuniformer.analysis.layouts import Layout
 from mmuniformer.analysis.metafile import stated_accuracy
 from mmuniformer.apis.models import build_model, quiet
 from mmuniformer.datasets.checks.label_maps import check_batch
+from mmuniformer.models.base import find_backbone
 
 MEGABYTE = 1 << 20
 SCORES = ('mIoU', 'mAcc', 'aAcc')
@@ -45,8 +46,8 @@ def make_cases(
 
 def measure_cases(
     cases: Sequence[Case], settings: Settings, console: Console, scored: bool = False
-) -> tuple[list[Row], dict[str, float]]:
-    """Return a row for each size and case, and the multiply-adds a second of matrix products."""
+) -> tuple[list[Row], dict[str, dict[str, float]]]:
+    """Return a row for each size and case, and the multiply-adds a second of products by type."""
     device = torch.device(settings.device)
     places = list(itertools.product(settings.shapes, range(len(cases))))
     with quiet(prints=True):  # the progress of scores, too
@@ -60,12 +61,17 @@ def measure_cases(
         seconds, rates, rows = {}, {}, []
         if settings.repeats:
             calls, work = {}, {}
-            for name in dict.fromkeys(case.dtype for case in cases):
-                calls[name], work[name] = measure.matrix_product(device, getattr(torch, name))
+            layers = list(hidden_layers(models[0], settings))
+            for dtype in dict.fromkeys(case.dtype for case in cases):
+                products = measure.products(device, getattr(torch, dtype), layers)
+                for name, (call, count) in products.items():
+                    calls[dtype, name], work[dtype, name] = call, count
             for shape, index in places:
                 calls[shape, index] = cases[index].call(models[index], shape)
             seconds = measure.interleaved(calls, settings.repeats, device, console)
-            rates = {name: work[name] / statistics.median(seconds[name]) for name in work}
+            for (dtype, name), count in work.items():
+                rate = count / statistics.median(seconds[dtype, name])
+                rates.setdefault(dtype, {})[name] = rate
         for shape, index in track(places, 'memory and FLOPs', console=console):
             case, model = cases[index], models[index]
             if device.type == 'cuda':
@@ -86,13 +92,14 @@ def measure_cases(
                 **{name: scores[index].get(name) for name in SCORES},
             )
             if settings.repeats:
-                set_times(row, seconds[shape, index], settings, shape, rates[case.dtype])
+                rate = max(rates[case.dtype].values())
+                set_times(row, seconds[shape, index], settings, shape, rate)
                 for plain, reference in zip(models, cases, strict=True):
                     if (reference.name, reference.layout) != ('plain', case.layout):
                         continue
                     if settings.step:  # after different steps, outputs are different
                         needed = multiply_adds(reference.call(plain, shape))
-                        row.of_rate = needed * 1e3 / row.ms / rates[case.dtype]
+                        row.of_rate = needed * 1e3 / row.ms / rate
                     else:
                         wanted = reference.outputs(plain, shape)
                         row.difference = difference(case.outputs(model, shape), wanted)
@@ -103,6 +110,15 @@ def measure_cases(
             rows.append(row)
     compare_with_plain(rows)
     return rows, rates
+
+
+def hidden_layers(model: nn.Module, settings: Settings) -> Iterator[tuple[int, int, int, int]]:
+    """Yield height, width, channels in and out of the first FFN layer of each stage."""
+    backbone = find_backbone(model)[1]
+    height, width = settings.shapes[0]
+    for stage, stride in enumerate((4, 8, 16, 32), 1):
+        outer, inner = getattr(backbone, f'blocks{stage}')[0].mlp.fc1.weight.shape[:2]
+        yield max(height // stride, 1), max(width // stride, 1), inner, outer
 
 
 def evaluate(

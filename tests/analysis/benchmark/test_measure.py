@@ -39,11 +39,14 @@ def test_peak_memory_is_that_of_the_call():
     assert whole > growth
 
 
-def test_the_floor_is_that_of_a_matrix_product():
-    call, work = measure.matrix_product(CPU, torch.bfloat16)
-    product = call()
-    assert product.dtype == torch.bfloat16
-    assert work == len(product) ** 3
+def test_the_floor_is_that_of_large_products():
+    found = measure.products(CPU, torch.float64, [(3, 5, 8, 16)])
+    (square, cube), (convolution, count) = found.values()
+    assert list(found) == ['2048 x 2048 matrices', '1x1 convolution, 8 to 16 channels']
+    assert cube == len(square()) ** 3
+    assert count == 3 * 5 * 8 * 16
+    assert convolution().shape == (1, 16, 3, 5)
+    assert {square().dtype, convolution().dtype} == {torch.float64}
 
 
 def test_machine_can_be_written_as_json():

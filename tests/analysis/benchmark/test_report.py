@@ -104,29 +104,33 @@ def test_what_is_not_installed_has_a_line():
     assert [row['published'] for row in shown] == ['-', '42.7 box AP', 'not installed: mmpretrain']
 
 
+RATES = {'float32': {'2 x 2 matrices': 2e10, 'slow convolution': 1e10, 'convolution': 4e10}}
+
+
 def test_record_holds_the_rows():
     rows = [PLAIN, replace(FUSED, ms=1 / 3), Row('other', published='no')]
-    record = json.loads(json.dumps(make_record(rows, SETTINGS, {'float32': 2e10})))
+    record = json.loads(json.dumps(make_record(rows, SETTINGS, RATES)))
     assert record['settings']['shapes'] == [[100, 200]]
-    assert record['rates'] == {'float32': 2e10}
+    assert record['rates'] == RATES
     assert record['machine']['versions']['torch']
     assert [Row(**row) for row in record['rows']] == rows
 
 
 def test_caption_says_how_it_was_measured():
-    record = make_record([PLAIN, FUSED], SETTINGS, {'float32': 2e10})
+    record = make_record([PLAIN, FUSED], SETTINGS, RATES)
     head, _, times = caption(record).partition(' Times: ')
     assert head.startswith(record['time'][:10])
     assert head.endswith(f'torch {torch.__version__}.')
-    assert times == 'median of 5 runs. Matrix product: 20 G float32 multiply-adds per second.'
-    once = make_record([PLAIN], replace(SETTINGS, repeats=1), {'float32': 2e10})
+    paces = 'float32 20 (2 x 2 matrices), 40 (convolution)'
+    assert times == f'median of 5 runs. G multiply-adds per second: {paces}.'
+    once = make_record([PLAIN], replace(SETTINGS, repeats=1), RATES)
     assert ' Times: one run. ' in caption(once)
     untimed = make_record([PLAIN], replace(SETTINGS, repeats=0), {})
     assert caption(untimed) == head
 
 
 def test_title_says_what_was_measured(capsys):
-    show(make_record([PLAIN, FUSED], SETTINGS, {'float32': 2e10}), Console(width=200))
+    show(make_record([PLAIN, FUSED], SETTINGS, RATES), Console(width=200))
     title = 'small, h14: 21.00M parameters, inference at 2 x 100 x 200'
     # The title wraps at the width of the table.
     assert ' '.join(capsys.readouterr().out.split()).startswith(title)

@@ -61,6 +61,7 @@ def test_whole_steps_are_measured(tmp_path, monkeypatch):
     record = json.loads((tmp_path / 'benchmark.json').read_text())
     assert (record['settings']['amp'], record['settings']['step']) == ('bfloat16', True)
     assert list(record['rates']) == ['bfloat16']
+    assert len(record['rates']['bfloat16']) == 5  # of matrices, and of each stage
     for row in record['rows']:
         assert 0 < row['of_rate'] < 1
         assert row['difference'] is None
