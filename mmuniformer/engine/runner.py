@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from mmuniformer.datasets.checks.classification import check_classes
+from mmuniformer.datasets.checks.classes import check_classes, check_counts
 from mmuniformer.datasets.checks.config import is_remote
 from mmuniformer.datasets.checks.dataset import checked_on_load
 from mmuniformer.datasets.checks.pose import check_outputs
@@ -155,6 +155,8 @@ class CheckedRunner(Runner):
             fetch(str(self._load_from))
         if not self.cfg.get('check_data', True):
             return
+        if 'train' in splits:
+            check_counts(self.cfg.get('model') or {})
         for split in splits:
             loader = getattr(self, f'_{split}_dataloader')
             if isinstance(loader, Mapping):
@@ -222,12 +224,8 @@ class CheckedRunner(Runner):
             UserError: No sample or no whole batch is left; mmengine would train on nothing. Or the
                 model has other than as many classes as the data.
         """
-        try:
-            loader = super().build_dataloader(*args, **kwargs)
-        except AssertionError as error:  # of mmpretrain
-            if 'The number of subfolders' not in str(error):
-                raise
-            raise UserError(f'{error} Or set dataset.metainfo.classes to their names') from error
+        loader = super().build_dataloader(*args, **kwargs)
+        checked = self.cfg.get('check_data', True)
         if not len(loader.dataset):
             raise UserError(
                 f'{type(loader.dataset).__name__} {getattr(loader.dataset, "ann_file", "")} holds '
@@ -238,9 +236,10 @@ class CheckedRunner(Runner):
                 f'{len(loader.dataset)} samples are fewer than a batch, and drop_last leaves '
                 f'nothing: set batch_size of the dataloader to at most {len(loader.dataset)}'
             )
-        if self.cfg.get('check_data', True):
-            check_classes(loader.dataset, unwrapped(self.model))
-        name_samples(loader.dataset, check_size=self.cfg.get('check_data', True))
+        if checked:
+            model = unwrapped(self.model)
+            self.classes = check_classes(loader.dataset, model, getattr(self, 'classes', None))
+        name_samples(loader.dataset, check_size=checked)
         if loader.num_workers:
             loader.worker_init_fn = PatientWorker(loader.worker_init_fn)
         return loader

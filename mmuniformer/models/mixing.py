@@ -29,7 +29,7 @@ class BatchMix:
     mmpretrain: called with scores ``(B, classes)`` it returns scores, with data samples samples.
 
     Args:
-        num_classes: Count of classes.
+        num_classes: Count of classes; only data samples of mmaction2 need it.
         mixup_alpha: Parameter of the Beta distribution of Mixup's share.
         cutmix_alpha: The same of CutMix's.
         switch_prob: Probability of CutMix, in [0, 1].
@@ -41,7 +41,7 @@ class BatchMix:
 
     def __init__(
         self,
-        num_classes: int,
+        num_classes: int = 0,
         mixup_alpha: float = 0.8,
         cutmix_alpha: float = 1.0,
         switch_prob: float = 0.5,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click import ClickException
 from PIL import Image
+from videos import write_video
 
 from mmuniformer.cli import group
 
@@ -21,23 +22,27 @@ SMALL = [
     *(f'{split}_dataloader.{option}' for split in SPLITS for option in (
         'num_workers=0', 'persistent_workers=False', 'batch_size=2',
     )),
-    *('model.backbone.arch=nano', 'model.backbone.init_cfg.checkpoint=none'),
-    *('optim_wrapper.type=OptimWrapper', 'log_level=WARNING'),
+    *('model.backbone.arch=nano', 'optim_wrapper.type=OptimWrapper', 'log_level=WARNING'),
 ]  # fmt: skip
 EPOCH = [
     'train_cfg.max_epochs=1',
     'train_cfg.val_interval=1',
     'default_hooks.checkpoint.interval=1',
 ]
+UNTRAINED = 'model.backbone.init_cfg.checkpoint=none'
 SMALLER = {
     'rcnn': [
-        *EPOCH,
+        *(*EPOCH, UNTRAINED),
         *('model.neck.in_channels=[16,32,64,128]', 'model.roi_head.bbox_head.fc_out_channels=32'),
         *(f'{split}_dataloader.dataset.pipeline.{number}.scale=({WIDTH},{HEIGHT})'
           for split, number in zip(SPLITS, (2, 1, 1), strict=True)),
     ],
-    'td-hm': [*EPOCH, 'model.head.in_channels=128', 'model.head.deconv_out_channels=(8,8,8)'],
+    'td-hm': [
+        *(*EPOCH, UNTRAINED, 'model.head.in_channels=128'),
+        'model.head.deconv_out_channels=(8,8,8)',
+    ],
     'upernet': [
+        UNTRAINED,
         *('train_cfg.max_iters=1', 'train_cfg.val_interval=1'),
         *('model.decode_head.in_channels=[16,32,64,128]', 'model.decode_head.channels=8'),
         *('model.auxiliary_head.in_channels=64', 'model.auxiliary_head.channels=8'),
@@ -45,6 +50,18 @@ SMALLER = {
           'train_dataloader.dataset.pipeline.3.crop_size=(64,64)'),
         'model.data_preprocessor.size=(64,64)',
         *(f'{split}_dataloader.dataset.pipeline.1.scale=(128,128)' for split in SPLITS[1:]),
+    ],
+    '_in1k': [
+        *(*EPOCH, 'model.head.in_channels=128', 'train_dataloader.dataset.pipeline.1.scale=32'),
+        *(f'{split}_dataloader.dataset.pipeline.{option}=32' for split in SPLITS[1:]
+          for option in ('1.scale', '2.crop_size')),
+    ],
+    '-rgb': [
+        *(*EPOCH, UNTRAINED, 'model.cls_head.in_channels=128'),
+        *(f'{split}_dataloader.dataset.pipeline.1.clip_len=4' for split in SPLITS),
+        'train_dataloader.dataset.pipeline.3.transforms.2.scale=(32,32)',
+        *(f'{split}_dataloader.dataset.pipeline.{option}=32' for split in SPLITS[1:]
+          for option in ('3.scale', '4.crop_size')),
     ],
 }  # fmt: skip
 """What makes a config of the guide small: by what is in its name."""
@@ -62,6 +79,8 @@ def follow(repository, tmp_path, monkeypatch):
     page = (repository / 'docs' / 'own-data.md').read_text().replace('/data/mine', str(tmp_path))
     pytest.importorskip('mmdet')
     pytest.importorskip('mmpose')
+    pytest.importorskip('mmpretrain')
+    pytest.importorskip('mmaction')
     monkeypatch.chdir(tmp_path)
     if 'keypoints.py' in page:
         code = re.search(r'```python\n(.*?)```', page, re.DOTALL)[1]
@@ -312,3 +331,109 @@ def test_label_maps(follow, tmp_path, kind):
         for name in 'ab':
             label_map(kind).save(tmp_path / split / 'masks' / f'{name}.png')
     assert 0 <= follow('Label maps')['mIoU'] <= 100
+
+
+# --- classes of images and videos ---------------------------------------------------------------
+
+
+def write_image_folders(root):
+    for split in SPLITS[:2]:
+        for pet in ('cat', 'dog'):
+            write_images(root / split / pet, ['a.jpg', 'b.jpg'])
+
+
+def test_image_folders(follow, tmp_path):
+    write_image_folders(tmp_path)
+    assert follow('Image folders')['accuracy/top1'] in (0, 25, 50, 75, 100)
+
+
+@pytest.mark.parametrize(
+    ('options', 'problem'),
+    [
+        (['model.head.num_classes=3'], r'model.head.num_classes=3, but .*loss.num_classes=2.* set'),
+        (['val_dataloader.dataset.metainfo.classes=(dog,cat)'], 'folders, cat, dog, but metainfo'),
+        (['val_dataloader.dataset.metainfo.classes=(Cat,Dog)'], 'the classes Cat, Dog, another'),
+        (
+            ['train_dataloader.dataset.metainfo.classes=(cat,)'],
+            'holds 2 folders, cat, dog, and .* 1',
+        ),
+        (['train_dataloader.dataset.data_prefix=other'], 'other holds no folders'),
+    ],
+)
+def test_classes_that_differ_stop_a_run(follow, tmp_path, options, problem):
+    write_image_folders(tmp_path)
+    with pytest.raises(ClickException, match=problem):
+        follow('Image folders', *options)
+
+
+def test_more_folders_than_the_classifier_has_classes(follow, tmp_path):
+    write_image_folders(tmp_path)
+    write_images(tmp_path / 'train' / 'fox', ['a.jpg'])
+    classes = 'train_dataloader.dataset.metainfo.classes=(cat,dog,fox)'
+    with pytest.raises(ClickException, match='has 3 classes, cat, dog, fox, but .*=2: set it to 3'):
+        follow('Image folders', classes)
+
+
+LIST = 'pets/my cat.jpg 0\npets/dog.jpg 1\n'
+
+
+def test_image_lists(follow, tmp_path):
+    write_images(tmp_path / 'images' / 'pets', ['my cat.jpg', 'dog.jpg'])
+    for split in SPLITS[:2]:
+        (tmp_path / f'{split}.txt').write_text(LIST)
+    assert follow('Image lists')['accuracy/top1'] in (0, 50, 100)
+
+
+@pytest.mark.parametrize(
+    ('lines', 'problem'),
+    [
+        (LIST + 'pets/fox.jpg 1\n', 'train.txt: 1 of 3 images do not exist, .*pets/fox.jpg: set'),
+        (LIST + 'pets/dog.jpg\n', "train.txt, line 3: 'pets/dog.jpg' is not"),
+        (LIST + 'pets/dog.jpg 2\n', 'pets/dog.jpg has the label 2, but model.head.num_classes=2'),
+        (None, 'train.txt, the list of images, does not exist'),
+    ],
+)
+def test_bad_image_lists_stop_a_run(follow, tmp_path, lines, problem):
+    write_images(tmp_path / 'images' / 'pets', ['my cat.jpg', 'dog.jpg'])
+    (tmp_path / 'val.txt').write_text(LIST)
+    if lines:
+        (tmp_path / 'train.txt').write_text(lines)
+    with pytest.raises(ClickException, match=problem):
+        follow('Image lists')
+
+
+def write_videos(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        write_video(root / name, 9)
+
+
+def test_video_folders(follow, tmp_path):
+    for split in SPLITS[:2]:
+        write_videos(tmp_path / split, 'walk/a.avi', 'run/b.avi')
+    assert follow('Video folders')['acc/top1'] in (0, 0.5, 1)
+
+
+def test_video_lists(follow, tmp_path):
+    write_videos(tmp_path / 'videos', 'park/1.avi', 'park/2.avi')
+    for split in SPLITS[:2]:
+        (tmp_path / f'{split}.txt').write_text('park/1.avi 0\npark/2.avi 1\n')
+    assert follow('Video lists')['acc/top1'] in (0, 0.5, 1)
+
+
+def test_frame_folders(follow, tmp_path):
+    for number in (1, 2):
+        names = [f'img_{index:05}.jpg' for index in range(1, 6)]
+        write_images(tmp_path / 'frames' / 'park' / str(number), names)
+    for split in SPLITS[:2]:
+        (tmp_path / f'{split}.txt').write_text('park/1 5 0\npark/2 5 1\n')
+    assert follow('Frame folders')['acc/top1'] in (0, 0.5, 1)
+
+
+def test_more_labels_than_the_recognizer_has_classes(follow, tmp_path):
+    write_videos(tmp_path / 'videos', 'park/1.avi', 'park/2.avi')
+    for split in SPLITS[:2]:
+        (tmp_path / f'{split}.txt').write_text('park/1.avi 2\npark/2.avi 0\n')
+    three = [f'{split}_dataloader.dataset.metainfo.classes=(a,b,c)' for split in SPLITS]
+    with pytest.raises(ClickException, match='has the label 2, but model.cls_head.num_classes=2'):
+        follow('Video lists', *three)

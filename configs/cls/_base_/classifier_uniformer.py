@@ -22,12 +22,6 @@ model = dict(
         to_rgb=True,
     ),
     # By its path: mmpretrain's registry of batch augmentations has no scopes.
-    train_cfg=dict(
-        augments=[
-            dict(
-                type='mmuniformer.models.mixing.BatchMix', num_classes=num_classes, erase_prob=0.25
-            )
-        ]
-    ),
+    train_cfg=dict(augments=[dict(type='mmuniformer.models.mixing.BatchMix', erase_prob=0.25)]),
 )
 del num_classes

@@ -13,6 +13,7 @@ from mmengine.registry import DATASETS
 
 from mmuniformer.datasets.checks.config import is_remote, nested, unread
 from mmuniformer.datasets.checks.detection import check_coco, check_xml
+from mmuniformer.datasets.checks.image_lists import check_image_list
 from mmuniformer.datasets.checks.label_maps import check_image_folder
 from mmuniformer.datasets.checks.pose import check_pose
 from mmuniformer.errors import DataError
@@ -27,6 +28,7 @@ FORMATS = {
     'mmseg.BaseSegDataset': check_image_folder,
     'mmseg.BaseCDDataset': check_image_folder,
     'mmpose.BaseCocoStyleDataset': check_pose,
+    'mmpretrain.CustomDataset': check_image_list,
 }
 """Formats in which users write data of their own, by dataset type, and what checks each."""
 READERS = {'load_data_list', '_load_annotations', 'parse_data_info'}

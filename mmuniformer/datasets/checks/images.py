@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,18 @@ def image_size(file: Path) -> tuple[int, int] | None:
         raise
     except Image.DecompressionBombError:
         return None
+
+
+def missing(paths: Iterable[str]) -> list[str]:
+    """Return the paths that do not exist; each folder is looked into once."""
+    by_folder = defaultdict(set)
+    for path in paths:
+        by_folder[os.path.dirname(path)].add(os.path.basename(path))
+    absent = []
+    for folder, names in by_folder.items():
+        there = set(os.listdir(folder or '.')) if os.path.isdir(folder or '.') else set()
+        absent += [os.path.join(folder, name) for name in sorted(names - there)]
+    return absent
 
 
 def leads_out(name: str) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.dataset import BaseDataset
 
+from mmuniformer.datasets.checks.images import missing
 from mmuniformer.errors import UserError
 from mmuniformer.registry import DATASETS
 
@@ -70,18 +70,11 @@ class ClipDataset(BaseDataset):
         return 'frame_dir' if self.folder == 'img' else 'filename'
 
     def refuse_missing(self, paths: Sequence[str]) -> None:
-        """Refuse paths that do not exist, each folder being looked into once."""
-        by_folder = defaultdict(set)
-        for path in paths:
-            by_folder[os.path.dirname(path)].add(os.path.basename(path))
-        missing = []
-        for folder, names in by_folder.items():
-            there = set(os.listdir(folder)) if os.path.isdir(folder) else set()
-            missing += [os.path.join(folder, name) for name in sorted(names - there)]
-        if missing:
+        """Refuse paths that do not exist."""
+        if absent := missing(paths):
             raise UserError(
-                f'{self.ann_file}: {len(missing)} of {len(paths)} paths do not exist, the first is '
-                f'{missing[0]}: set dataset.data_prefix.{self.folder} to the folder that they are '
+                f'{self.ann_file}: {len(absent)} of {len(paths)} paths do not exist, the first is '
+                f'{absent[0]}: set dataset.data_prefix.{self.folder} to the folder that they are '
                 'relative to, or take them out of the list'
             )
 
