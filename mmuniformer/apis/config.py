@@ -151,6 +151,17 @@ def clip_views(cfg: Config) -> tuple[int, int] | None:
     return (frames, views) if frames else None
 
 
+def channel_order(cfg: Config) -> str:
+    """Return the order of channels, RGB or BGR, that a config's network takes.
+
+    mmaction2's pipelines read frames as RGB unless they say otherwise; those of images read BGR.
+    """
+    settings = cfg.model.get('data_preprocessor', {})
+    read = test_setting(cfg, 'channel_order') or 'rgb' if framework_of(cfg) == 'mmaction' else 'bgr'
+    swapped = settings.get('bgr_to_rgb') or settings.get('to_rgb')
+    return (read[::-1] if swapped else read).upper()
+
+
 def test_image_size(cfg: Config) -> tuple[int, int]:
     """Return the image height and width that a config tests at, rounded up to a multiple of 32.
 

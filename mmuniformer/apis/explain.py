@@ -13,7 +13,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from mmuniformer.apis.attention_maps import Place, record
-from mmuniformer.apis.config import scope_of, test_scale
+from mmuniformer.apis.config import channel_order, scope_of, test_scale
 from mmuniformer.apis.models import build_module
 from mmuniformer.errors import UserError
 from mmuniformer.models import UniFormer, UniFormerLight
@@ -101,7 +101,7 @@ def prepare(
     size = max(1, round(width * zoom)), max(1, round(height * zoom))
     resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC)
     settings = cfg.model.get('data_preprocessor', {})
-    channels = resized[..., :: -1 if settings.get('bgr_to_rgb') else 1]
+    channels = resized[..., :: -1 if channel_order(cfg) == 'RGB' else 1]
     mean, std = np.array(settings.get('mean') or 0), np.array(settings.get('std') or 1)
     tensor = torch.from_numpy(((channels - mean) / std).astype(np.float32)).permute(2, 0, 1)[None]
     tensor = F.pad(tensor, (0, -size[0] % TOTAL_STRIDE, 0, -size[1] % TOTAL_STRIDE))

@@ -27,8 +27,13 @@ from mmuniformer.deployment.files import FORMATS
     help="Image height and width.  [default: the config's test size]",
 )  # fmt: skip
 @click.option(
+    '--frames', type=click.IntRange(1), metavar='T',
+    help="Frames of a recognizer's clip.  [default: the config's]",
+)  # fmt: skip
+@click.option(
     '--static', type=click.IntRange(1), metavar='BATCH',
-    help='Fix batch and image size.  [default: any batch, any size from 64 x 64]',
+    help='Fix batch, frames and image size.  [default: any batch, any size from 64 x 64, clips of '
+    '3 frames and more]',
 )  # fmt: skip
 @click.option(
     '--check/--no-check', default=Options.check, show_default=True,
@@ -52,12 +57,13 @@ def command(
     CONFIG is a path, or the name of a shipped config; CHECKPOINT is a path or URL, without it the
     weights are random.
 
-    The file needs neither mmuniformer nor a framework. Its input `image` (B, 3, H, W) is
-    normalized: the metadata hold mean, std and channel order.
+    The file needs neither mmuniformer nor a framework. Its input, `image` (B, 3, H, W) or `clip`
+    (B, 3, T, H, W), is normalized: the metadata hold mean, std and channel order.
 
     Outputs of a backbone: `stage1` to `stage4`. Of a segmentor: `logits` (B, classes, H, W). Of a
-    pose estimator: `heatmaps` (B, keypoints, H/4, W/4). Of a Mask R-CNN, for one image of one size:
-    `boxes`, `scores`, `labels` and `masks`.
+    pose estimator: `heatmaps` (B, keypoints, H/4, W/4). Of a classifier or a recognizer, whose
+    clips are single views: `logits` (B, classes), before the softmax. Of a Mask R-CNN, for one
+    image of one size: `boxes`, `scores`, `labels` and `masks`.
     """
     console = Console()
     file = export(load_config(config, cfg_options), checkpoint, Options(**options), console)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mmuniformer.apis.config import scope_of, split_data
 from mmuniformer.apis.models import quiet
 from mmuniformer.datasets.checks.dataset import check_dataset
-from mmuniformer.deployment.files import MIN_DYNAMIC_SIDE, Run
+from mmuniformer.deployment.files import AXES, MIN_DYNAMIC_FRAMES, MIN_DYNAMIC_SIDE, Run, Shape
 from mmuniformer.deployment.networks import Target
 from mmuniformer.errors import UserError
 
@@ -28,8 +28,6 @@ MATCHED = 0.99
 RESULTS = {True: '[green]passes', False: '[red]fails', None: '[yellow]nothing detected'}
 COMPARED_IMAGES = 16
 
-Shape = tuple[int, int, int]
-"""Batch, height and width."""
 Row = dict[str, str | int | float | bool | None]
 """A comparison: what was measured, by column of the table, and its ``result``, a key of
 ``RESULTS``.
@@ -37,13 +35,22 @@ Row = dict[str, str | int | float | bool | None]
 
 
 def shapes_to_compare(shape: Shape, dynamic: bool) -> list[Shape]:
-    """Return the shape of the example and, for dynamic sizes, others: no side a multiple of 16."""
-    _, height, width = shape
+    """Return the shape of the example and, for dynamic sizes, others: no side a multiple of 16.
+
+    Of clips the others have fewer frames or one more.
+    """
+    _, *frames, height, width = shape
     if not dynamic:
         return [shape]
     least = MIN_DYNAMIC_SIDE
     smaller = (max(least, height // 2) + 5, max(least, width * 3 // 4) + 9)
-    return [(1, height, width), (3, *smaller), (2, least + 39, least + 7)]
+    fewer = [max(MIN_DYNAMIC_FRAMES, count // 2) for count in frames]
+    more = [count + 1 for count in frames]
+    return [
+        (1, *frames, height, width),
+        (3, *fewer, *smaller),
+        (2, *more, least + 39, least + 7),
+    ]
 
 
 @torch.no_grad()
@@ -55,10 +62,11 @@ def compare_outputs(
     The tolerance is a share of the largest value, or of 1 if that is more.
     """
     noise = torch.Generator().manual_seed(0)
+    header = ' x '.join(axis for axis in AXES[target.dims] if axis != 'channels')
     rows = []
     for shape in shapes:
-        batch, height, width = shape
-        image = torch.randn(batch, target.channels, height, width, generator=noise)
+        batch, *size = shape
+        image = torch.randn(batch, target.channels, *size, generator=noise)
         pairs = list(zip(run(image), target.expected(image), strict=True))
         # Not Python's max, which passes over NaN.
         differences = torch.stack([(ours - theirs).abs().max() for ours, theirs in pairs])
@@ -66,7 +74,7 @@ def compare_outputs(
         largest = max(float(theirs.abs().max()) for _, theirs in pairs)
         rows.append(
             {
-                'batch x height x width': ' x '.join(map(str, shape)),
+                header: ' x '.join(map(str, shape)),
                 'largest difference': difference,
                 'largest value': largest,
                 'result': difference <= tolerance * max(1.0, largest),

@@ -10,7 +10,14 @@ from mmengine.config import Config
 from rich.console import Console
 from torch import nn
 
-from mmuniformer.apis.config import framework_of, scope_of, split_data, test_image_size
+from mmuniformer.apis.config import (
+    channel_order,
+    clip_views,
+    framework_of,
+    scope_of,
+    split_data,
+    test_image_size,
+)
 from mmuniformer.apis.models import build_model, quiet
 from mmuniformer.datasets.checks.config import dataset_meta
 from mmuniformer.deployment import comparison, files
@@ -28,6 +35,7 @@ class Options:
     format: str = 'onnx'
     backbone_only: bool = False
     shape: tuple[int, int] | None = None
+    frames: int | None = None
     static: int | None = None
     check: bool = True
     tolerance: float = 1e-3
@@ -63,11 +71,18 @@ def export(
             f'--shape {size[0]} {size[1]}: a dynamic file takes sides from '
             f'{files.MIN_DYNAMIC_SIDE} up; add --static 1 for a smaller one'
         )
-    example = (options.static or 1, *size)
     with quiet():
         model = build_model(cfg, checkpoint)
-        metadata = metadata_of(cfg, model, size)
     target = make_target(cfg, model, options.backbone_only, size)
+    frames = clip_length(cfg, target.dims, options.frames)
+    if frames and dynamic and frames < files.MIN_DYNAMIC_FRAMES:
+        raise UserError(
+            f'--frames {frames}: a dynamic file takes clips of {files.MIN_DYNAMIC_FRAMES} frames '
+            'and more; add --static 1 for shorter ones'
+        )
+    example = (options.static or 1, *[frames] * bool(frames), *size)
+    with quiet():
+        metadata = metadata_of(cfg, model, size) | ({'frames': frames} if frames else {})
     if dynamic and getattr(find_backbone(model)[1], 'stage3_attn', None) == 'auto':
         raise UserError(
             "stage3_attn='auto' chooses the layout by the image size, which a file with dynamic "
@@ -98,6 +113,18 @@ def export(
     return file
 
 
+def clip_length(cfg: Config, dims: int, frames: int | None) -> int | None:
+    """Return the frames of the example clip, the config's by default; None for images."""
+    if dims == 2:
+        if frames:
+            raise UserError(f'--frames {frames}: the network takes images, leave the option out')
+        return None
+    frames = frames or (clip_views(cfg) or (None,))[0]
+    if frames is None:
+        raise UserError('the config does not state the length of clips: give --frames T')
+    return frames
+
+
 def output_file(cfg: Config, options: Options) -> Path:
     """Return the file to write; create its folder."""
     suffix = files.FORMATS[options.format].suffix
@@ -115,7 +142,7 @@ def output_file(cfg: Config, options: Options) -> Path:
 
 
 def metadata_of(cfg: Config, model: nn.Module, size: tuple[int, int]) -> dict[str, Any]:
-    """Return what a user of the file has to know: how to prepare images, names of classes."""
+    """Return what a user of the file has to know: how to prepare input, names of classes."""
     preprocessor = cfg.model.get('data_preprocessor', {})
     meta = {}
     if framework_of(cfg) and 'test_dataloader' in cfg:
@@ -128,6 +155,6 @@ def metadata_of(cfg: Config, model: nn.Module, size: tuple[int, int]) -> dict[st
         'size': list(size),
         'mean': list(preprocessor.get('mean') or (0.0, 0.0, 0.0)),
         'std': list(preprocessor.get('std') or (1.0, 1.0, 1.0)),
-        'channels': 'RGB' if preprocessor.get('bgr_to_rgb') else 'BGR',
+        'channels': channel_order(cfg),
         'names': list(names),
     }

@@ -21,9 +21,18 @@ from mmuniformer.models.arch import TOTAL_STRIDE
 OPSET = 18
 MIN_DYNAMIC_SIDE = 2 * TOTAL_STRIDE
 """Smallest image side of a file with dynamic sizes: 2 tokens in stage 4."""
-AXES = ('batch', 'channels', 'height', 'width')
+MIN_DYNAMIC_FRAMES = 3
+"""Shortest clip of a file with dynamic sizes: 2 tokens."""
+INPUT_NAMES = {2: 'image', 3: 'clip'}
+AXES = {
+    2: ('batch', 'channels', 'height', 'width'),
+    3: ('batch', 'channels', 'frames', 'height', 'width'),
+}
+"""Of the input, by how many there are besides batch and channels."""
+Shape = tuple[int, ...]
+"""Batch, of clips the frames, height and width."""
 Run = Callable[[Tensor], Outputs]
-"""Runs a network on images ``(N, C, H, W)``."""
+"""Runs a network on images ``(N, C, H, W)`` or clips ``(N, C, T, H, W)``."""
 
 
 def check_libraries(names: Iterable[str]) -> None:
@@ -38,15 +47,16 @@ def check_libraries(names: Iterable[str]) -> None:
             ) from error
 
 
-def trace(target: Target, shape: tuple[int, int, int], dynamic: bool) -> ExportedProgram:
-    """Trace a network for a batch, height and width; if dynamic, for others as well."""
-    batch, height, width = shape
+def trace(target: Target, shape: Shape, dynamic: bool) -> ExportedProgram:
+    """Trace a network for a shape; if dynamic, for others as well."""
+    batch, *size = shape
     sizes = None
     if dynamic:
         batch = max(batch, 2)  # PyTorch fixes sizes of 1.
         side = Dim.DYNAMIC(min=MIN_DYNAMIC_SIDE)
-        sizes = {0: Dim.DYNAMIC, 2: side, 3: side}
-    image = torch.zeros(batch, target.channels, height, width)
+        frames = [Dim.DYNAMIC(min=MIN_DYNAMIC_FRAMES)] * (len(size) - 2)
+        sizes = {0: Dim.DYNAMIC, **dict(enumerate([*frames, side, side], 2))}
+    image = torch.zeros(batch, target.channels, *size)
     try:
         with torch.no_grad(), quiet():
             return torch.export.export(target.network, (image,), dynamic_shapes=(sizes,))
@@ -65,7 +75,7 @@ def write_onnx(
     with torch.no_grad(), quiet():
         exported = torch.onnx.export(
             program,
-            input_names=['image'],
+            input_names=[INPUT_NAMES[len(program.example_inputs[0][0].shape) - 2]],
             output_names=output_names,
             opset_version=OPSET,
             custom_translation_table=translations(),
@@ -74,7 +84,8 @@ def write_onnx(
         )
     import onnx
 
-    names = dict(zip(exported.model.graph.inputs[0].shape, AXES, strict=True))
+    shape = exported.model.graph.inputs[0].shape
+    names = dict(zip(shape, AXES[len(shape) - 2], strict=True))
     exported.rename_axes({axis: name for axis, name in names.items() if not isinstance(axis, int)})
     entries = {key: json.dumps(value) for key, value in metadata.items()}
     exported.model.metadata_props.update(entries)
@@ -97,7 +108,8 @@ def run_onnx(file: Path) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(file, options, providers=['CPUExecutionProvider'])
-    return lambda image: tuple(map(torch.from_numpy, session.run(None, {'image': image.numpy()})))
+    (given,) = session.get_inputs()
+    return lambda x: tuple(map(torch.from_numpy, session.run(None, {given.name: x.numpy()})))
 
 
 def run_program(file: Path) -> Run:

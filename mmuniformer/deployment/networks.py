@@ -1,4 +1,4 @@
-"""The network that is exported: from normalized images to plain tensors."""
+"""The network that is exported: from normalized images or clips to plain tensors."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ class Target(NamedTuple):
     """What is exported."""
 
     network: nn.Module
-    """From images ``(B, channels, H, W)`` to the outputs; a copy, changed for the export."""
+    """From images ``(B, channels, H, W)`` or clips ``(B, channels, T, H, W)`` to the outputs; a
+    copy, changed for the export."""
     expected: Callable[[Tensor], Outputs]
     """The unchanged model as its framework runs it: what the file is compared with."""
     output_names: tuple[str, ...]
     channels: int
+    dims: int = 2
+    """Axes besides batch and channels: 2 of images, 3 of clips."""
 
 
 class Network(nn.Module):
@@ -39,13 +42,14 @@ class Network(nn.Module):
         self.compute = compute
 
     def forward(self, image: Tensor) -> Outputs:
-        """Return the outputs for images ``(B, C, H, W)``."""
+        """Return the outputs for images ``(B, C, H, W)`` or clips ``(B, C, T, H, W)``."""
         return self.compute(self.model, image)
 
 
 def backbone_maps(model: nn.Module, image: Tensor) -> Outputs:
     """Return a map for each of the backbone's ``out_indices``."""
-    return find_backbone(model)[1](image)
+    maps = find_backbone(model)[1](image)
+    return (maps,) if isinstance(maps, Tensor) else maps
 
 
 def segmentor_logits(segmentor: nn.Module, image: Tensor) -> Outputs:
@@ -61,9 +65,18 @@ def segment(segmentor: nn.Module, image: Tensor) -> Outputs:
     return (segmentor.encode_decode(image, [{'img_shape': tuple(image.shape[2:])}]),)
 
 
-def pose_heatmaps(estimator: nn.Module, image: Tensor) -> Outputs:
-    """Return the heatmaps of a person's crop, ``(B, keypoints, H / 4, W / 4)``, unflipped."""
-    return (estimator.head(estimator.extract_feat(image)),)
+def head_output(model: nn.Module, image: Tensor) -> Outputs:
+    """Return what the head gives.
+
+    Of a pose estimator: the heatmaps of a person's crop, ``(B, keypoints, H / 4, W / 4)``,
+    unflipped. Of a classifier: the logits of images, ``(B, classes)``.
+    """
+    return (model.head(model.extract_feat(image)),)
+
+
+def clip_logits(recognizer: nn.Module, clip: Tensor) -> Outputs:
+    """Return the logits of clips, each one view, ``(B, classes)``."""
+    return recognizer.extract_feat(clip.unsqueeze(1), stage='head')[:1]
 
 
 def is_detector(cfg: Config, backbone_only: bool) -> bool:
@@ -82,10 +95,13 @@ def make_target(
     if backbone is None:
         raise UserError('cannot export the model: it has no backbone of mmuniformer')
     framework, copied = framework_of(cfg), copy.deepcopy(model)
-    kinds = {kind.__name__ for kind in type(getattr(model, 'head', None)).__mro__}
+    head = getattr(model, 'head', getattr(model, 'cls_head', None))
+    kinds = {kind.__name__ for kind in (*type(model).__mro__, *type(head).__mro__)}
     if backbone_only or backbone is model:
         network, reference = Network(copied, backbone_maps), backbone_maps
         names = tuple(f'stage{stage + 1}' for stage in backbone.out_indices)
+        if getattr(backbone, 'out_cls_token', False):
+            names += ('cls_token',)
     elif is_detector(cfg, backbone_only):
         from mmuniformer.deployment import detector
 
@@ -94,7 +110,11 @@ def make_target(
     elif framework == 'mmseg' and hasattr(getattr(model, 'decode_head', None), 'align_corners'):
         network, reference, names = Network(copied, segmentor_logits), segment, ('logits',)
     elif framework == 'mmpose' and 'HeatmapHead' in kinds:
-        network, reference, names = Network(copied, pose_heatmaps), pose_heatmaps, ('heatmaps',)
+        network, reference, names = Network(copied, head_output), head_output, ('heatmaps',)
+    elif framework == 'mmpretrain' and kinds >= {'ImageClassifier', 'ClsHead'}:
+        network, reference, names = Network(copied, head_output), head_output, ('logits',)
+    elif framework == 'mmaction' and 'Recognizer3D' in kinds and kinds & {'I3DHead', 'ClsHead'}:
+        network, reference, names = Network(copied, clip_logits), clip_logits, ('logits',)
     else:
         raise UserError(
             f'cannot export a whole {type(model).__name__}: export its backbone with '
@@ -102,7 +122,8 @@ def make_target(
         )
     find_backbone(copied)[1].switch_to_deploy()
     make_exportable(network)
-    return Target(network.eval(), partial(reference, model), names, backbone.in_channels)
+    expected = partial(reference, model)
+    return Target(network.eval(), expected, names, backbone.in_channels, backbone.dims)
 
 
 def make_exportable(network: nn.Module) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from mmengine.config import Config
 
-from mmuniformer.apis.config import framework_of, load_config, test_image_size
+from mmuniformer.apis.config import channel_order, framework_of, load_config, test_image_size
 from mmuniformer.errors import UserError
 from mmuniformer.models import UniFormer
 from mmuniformer.registry import type_name
@@ -37,6 +37,23 @@ def test_image_size_is_that_of_the_test_pipeline(kind):
         test_image_size(Config({'test_dataloader': {'dataset': data}}))
     with pytest.raises(UserError, match='give --shape'):
         test_image_size(Config({'test_dataloader': None}))
+
+
+@pytest.mark.parametrize(
+    ('name', 'order'),
+    [
+        ('td-hm_uniformer-nano_toy-128x96', 'RGB'),
+        ('uniformer-small_8xb128-300e_in1k', 'RGB'),
+        ('uniformer-small_imagenet1k-pre_8xb4-16x4x1-110e_kinetics400-rgb', 'RGB'),
+        ('uniformer-small_kinetics400-pre_8xb4-u16-60e_sthv1-rgb', 'BGR'),
+    ],
+)
+def test_channels_are_in_the_order_that_the_network_takes(name, order):
+    assert channel_order(load_config(name)) == order
+    swapped = load_config(name, {'model.data_preprocessor.bgr_to_rgb': None})
+    swapped.model.data_preprocessor.to_rgb = not swapped.model.data_preprocessor.get('to_rgb')
+    pose = 'td-hm' in name
+    assert channel_order(swapped) == (order if pose else order[::-1])
 
 
 def test_image_size_of_a_pose_estimator_is_its_codecs():

@@ -20,11 +20,14 @@ from mmuniformer.deployment.export import Options
 from mmuniformer.deployment.export import export as export_model
 from mmuniformer.deployment.networks import AdaptiveAverage, Target, make_exportable, make_target
 from mmuniformer.errors import UserError
+from mmuniformer.models import UniFormer3D, UniFormerLight3D
 
 SIZES = {'embed_dims': (8, 16, 16, 16), 'head_dim': 8, 'mlp_ratios': 2}
 EXAMPLE = (2, 96, 160)
 UNLIKE_IT = [(1, 64, 64), (3, 117, 90), (1, 150, 331)]
 """Among them window counts and paddings other than the example's."""
+CLIP = (2, 4, 64, 96)
+UNLIKE_THE_CLIP = [(1, 3, 64, 64), (3, 7, 117, 90)]
 LAYOUTS = {
     'global': {'stage3_attn': 'global'},
     'window': {'stage3_attn': 'window', 'window_size': 4},
@@ -40,18 +43,21 @@ def onnx():
 def make_backbone(layout, **options):
     """A backbone whose every parameter matters: nothing is left at 0 or 1."""
     torch.manual_seed(0)
-    if layout == 'light':
+    if 'light' in layout:
         keep = ((1, 0.5), (0.5,))
-        model = UniFormerLight(
+        kind = UniFormerLight3D if 'clip' in layout else UniFormerLight
+        model = kind(
             {**SIZES, 'depths': (1, 1, 2, 1), 'keep_ratios': keep}, conv_stem=(True, *[False] * 3)
         )
+    elif 'clip' in layout:
+        model = UniFormer3D({**SIZES, 'depths': (1, 1, 1, 1)}, split='split' in layout)
     else:
         depths = (1, 1, 4 if layout == 'hybrid' else 1, 1)
         model = UniFormer({**SIZES, 'depths': depths}, **LAYOUTS[layout], **options)
     for parameter in model.parameters():
         nn.init.normal_(parameter, parameter.mean().item(), 0.2)
     for norm in model.modules():
-        if isinstance(norm, nn.BatchNorm2d):
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
             norm.running_mean.normal_()
             norm.running_var.uniform_(0.5, 2)
     return model.eval()
@@ -67,7 +73,7 @@ def export(model, file, dynamic=True, example=EXAMPLE):
 
 
 def compare(run, expected, shapes=UNLIKE_IT, tolerance=1e-3):
-    target = Target(nn.Identity(), expected, (), 3)
+    target = Target(nn.Identity(), expected, (), 3, len(shapes[0]) - 1)
     return comparison.compare_outputs(run, target, shapes, tolerance)
 
 
@@ -80,6 +86,21 @@ def differences(run, model, shapes=UNLIKE_IT):
 def test_onnx_equals_pytorch_at_sizes_and_batches_unlike_the_example(onnx, tmp_path, layout):
     model = make_backbone(layout)
     assert max(differences(export(model, tmp_path / 'file.onnx'), model)) < 2e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'name',
+    ['clip.onnx', 'split clip.pt2', pytest.param('light clip.onnx', marks=pytest.mark.minutes)],
+)
+def test_files_of_clips_equal_pytorch_at_lengths_unlike_the_example(onnx, tmp_path, name):
+    model, file = make_backbone(name), tmp_path / name
+    run = export(model, file, example=CLIP)
+    assert max(differences(run, lambda x: (model(x),), UNLIKE_THE_CLIP)) < 2e-5
+    if file.suffix == '.onnx':
+        (clip,) = onnx.load(file).graph.input
+        axes = [axis.dim_param or axis.dim_value for axis in clip.type.tensor_type.shape.dim]
+        assert (clip.name, axes) == ('clip', ['batch', 3, 'frames', 'height', 'width'])
 
 
 @pytest.mark.slow
@@ -165,6 +186,9 @@ def test_compared_shapes_are_unlike_the_example():
     assert all(height % 16 and width % 16 for _, height, width in others)
     smallest = comparison.shapes_to_compare((1, 64, 64), dynamic=True)
     assert min(side for _, *sides in smallest for side in sides) >= files.MIN_DYNAMIC_SIDE
+    clips = comparison.shapes_to_compare((1, 16, 224, 224), dynamic=True)
+    assert clips == [(1, 16, 224, 224), (3, 8, 117, 177), (2, 17, 103, 71)]
+    assert comparison.shapes_to_compare((1, 4, 64, 64), dynamic=True)[1][1] == 3
 
 
 @pytest.mark.parametrize(
@@ -249,6 +273,14 @@ def test_sizes_that_do_not_fit_are_refused(refusal, onnx):
     assert 'sides from 64 up' in refusal('--shape', 48, 64)
     auto = ('--shape', 64, 64, '--cfg-options', 'model.stage3_attn=auto')
     assert 'model.backbone.stage3_attn=hybrid' in refusal(*auto)
+
+
+def test_length_of_clips_that_does_not_fit_is_refused(refusal, onnx, tmp_path):
+    size = ('--shape', 64, 64)
+    assert '--frames 8: the network takes images' in refusal(*size, '--frames', 8)
+    (tmp_path / 'net.py').write_text("model = dict(type='mmuniformer.UniFormer3D', arch='nano')")
+    assert 'does not state the length of clips: give --frames T' in refusal(*size)
+    assert 'clips of 3 frames and more; add --static 1' in refusal(*size, '--frames', 2)
 
 
 @pytest.mark.frameworks
