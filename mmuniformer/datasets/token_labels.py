@@ -7,9 +7,64 @@ as ``(2, 5, G, G)`` in half precision: logits, then class numbers (arXiv 2104.10
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from mmuniformer.compat import load_file
+from mmuniformer.datasets.rand_augment import Operation, Warp
+from mmuniformer.errors import UserError
+from mmuniformer.models.weights.files import UNREADABLE
+
+
+def read_label_map(path: Path, grid: int) -> Tensor:
+    """Read a label map, as float32.
+
+    Raises:
+        UserError: The file holds something else.
+    """
+    try:
+        label_map = load_file(path, 'cpu')
+    except UNREADABLE as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise UserError(
+            f'{path} cannot be read as a label map ({reason}): make or fetch it again'
+        ) from error
+    shape = tuple(getattr(label_map, 'shape', ()))
+    if len(shape) != 4 or (shape[0], *shape[2:]) != (2, grid, grid):
+        what = f'a tensor {shape}' if shape else f'a {type(label_map).__name__}'
+        raise UserError(
+            f'{path} holds {what}, and a label map is (2, k, {grid}, {grid}): logits and class '
+            'numbers of the k best classes in each cell. Make or fetch it again, or set grid of '
+            'LoadLabelMap to the side of your maps'
+        )
+    if not torch.isfinite(label_map).all():
+        raise UserError(f'{path} holds NaN or Inf: make or fetch it again')
+    return label_map.float()
+
+
+def moved(label_map: Tensor, operations: Sequence[Operation]) -> Tensor:
+    """Return a label map after the warps among an image's operations, as they were released.
+
+    Each cell takes the nearest cell to where the warp leads, of numbers from 0; logits from outside
+    of the map are 0.
+    """
+    rows, columns = label_map.shape[-2:]
+    y = torch.arange(rows, dtype=torch.float64)[:, None]
+    x = torch.arange(columns, dtype=torch.float64)
+    for operation in operations:
+        if not isinstance(operation, Warp):
+            continue
+        a, b, c, d, e, f = operation.matrix(columns, rows)
+        to_x, to_y = a * x + b * y + c, d * x + e * y + f
+        inside = (to_x >= 0) & (to_x <= columns - 1) & (to_y >= 0) & (to_y <= rows - 1)
+        at_y = (to_y + 0.5).floor().long().clamp(0, rows - 1)
+        at_x = (to_x + 0.5).floor().long().clamp(0, columns - 1)
+        label_map = label_map[..., at_y, at_x]
+        label_map[0] *= inside
+    return label_map
 
 
 def token_label_target(

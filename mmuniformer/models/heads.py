@@ -159,6 +159,7 @@ class TokenLabelHead(ClsHead):
             target = self.targets(data_samples)
         else:
             target = torch.stack([sample.token_labels for sample in data_samples])
+            target = target.to(self.fc.weight.device, non_blocking=True)
         of_class, of_tokens = token_label_losses(
             *self.train_logits(feats), target, box, self.ground_truth
         )
@@ -238,7 +239,8 @@ def token_label_losses(
             raise UserError(
                 f'samples have {of_tokens.shape[1]} token labels of {of_tokens.shape[2]} classes, '
                 f'the network {aux.shape[1]} tokens and {aux.shape[2]} classes: make as many '
-                'labels (label_size is the side of the last map: 7 at 224 pixels, 12 at 384)'
+                'labels (label_size is the side of the last map: 7 at 224 pixels, 12 at 384; '
+                'TokenLabels takes square crops)'
             )
         if ground_truth:
             agree = of_class.argmax(-1, keepdim=True) == given.argmax(-1, keepdim=True)

@@ -56,7 +56,31 @@ LIGHT = {
     f'uniformer-light-xs_8xb512-600e_in1k-{px}px': Row(4e-3, 0.1, 16_509_264, flops, top1, px=px)
     for px, flops, top1 in ((192, 1.4, 81.5), (224, 2.0, 82.0))
 }
-PUBLISHED = PLAIN | LIGHT
+TOKEN_LABELED = {
+    f'uniformer-{arch}-tl{dim}_8xb128-310e_in1k': Row(rate, drop_path, params, flops, top1)
+    for arch, dim, rate, drop_path, params, flops, top1 in (
+        ('small', '', 1.6e-3, 0.1, 22_058_256, 3.6, 83.4),
+        ('small', '-dim64', 1.6e-3, 0.1, 22_058_256, 3.6, 83.4),
+        ('small-plus', '', 1.6e-3, 0.1, 24_545_552, 4.2, 83.9),
+        ('small-plus', '-dim64', 1.6e-3, 0.1, 24_545_552, 4.2, 83.6),
+        ('base', '', 1.6e-3, 0.3, 50_289_552, 8.3, 85.1),
+        ('base', '-dim64', 1.6e-3, 0.3, 50_289_552, 8.3, 84.8),
+        ('large-ls', '', 1.2e-3, 0.4, 100_103_888, 12.6, 85.6),
+    )
+}
+FINE_TUNED = {
+    f'uniformer-{arch}-tl_8xb{batch}-60e_in1k-384px': Row(
+        5e-6, drop_path, params, flops, top1, 1e-8, 384
+    )
+    for arch, batch, drop_path, params, flops, top1 in (
+        ('small', 64, 0.1, 22_058_256, 11.9, 84.6),
+        ('small-plus', 64, 0.1, 24_545_552, 13.7, 84.9),
+        ('base', 64, 0.3, 50_289_552, 27.2, 86.0),
+        ('large-ls', 32, 0.3, 100_103_888, 39.2, 86.3),
+    )
+}
+WITH_MAPS = TOKEN_LABELED | FINE_TUNED
+PUBLISHED = PLAIN | LIGHT | WITH_MAPS
 TOY = 'uniformer-nano_toy-64x64'
 METAFILE = yaml.safe_load((ROOT / 'cls' / 'metafile.yml').read_text())['Models']
 METAFILE = {row['Name']: row for row in METAFILE}
@@ -95,13 +119,23 @@ def test_network(name):
     row, backbone = PUBLISHED[name], load(name).model.backbone
     assert backbone.drop_path_rate == row.drop_path
     assert sum(p.numel() for p in on_meta(name).parameters()) == row.params
-    dim = {'xxs': 28, 'xs': 32, 'small_plus': 32}.get(backbone.arch, 64)
+    dim = {'xxs': 28, 'xs': 32, 'small_plus': 32, 'large': 64}.get(
+        backbone.arch, 32 if name in WITH_MAPS else 64
+    )
     assert on_meta(name).backbone.head_dim == (64 if 'dim64' in name else dim)
+    assert backbone.get('mix_token', False) == (name in WITH_MAPS)
 
 
 @each_row
 def test_warm_up_runs_inside_the_cosine(name):
     rate, epochs = PUBLISHED[name].rate, part_of(name, r'-(\d+)e_')
+    if name in FINE_TUNED:
+        np.testing.assert_array_equal(rates(load(name), 1, epochs), rate)
+        return
+    found = rates(load(name), 1, epochs)
+    if name in TOKEN_LABELED:
+        epochs -= 10
+        np.testing.assert_allclose(found[epochs:], 1e-5, rtol=1e-6)
     warmup = epochs // (20 if name in LIGHT else 60)
     cosine = [
         1e-5 + (rate - 1e-5) * (1 + math.cos(math.pi * t / epochs)) / 2 for t in range(epochs)
@@ -109,9 +143,8 @@ def test_warm_up_runs_inside_the_cosine(name):
     warm = [1e-6 + (rate - 1e-6) * t / warmup for t in range(warmup)]
     # The cosine takes up to 0.6% off the warm-up of the light networks.
     tolerance = 6e-3 if name in LIGHT else 1e-3
-    found = rates(load(name), 1, epochs)
     np.testing.assert_allclose(found[:warmup], warm, rtol=tolerance)
-    np.testing.assert_allclose(found[warmup:], cosine[warmup:], rtol=1e-4)
+    np.testing.assert_allclose(found[warmup:epochs], cosine[warmup:], rtol=1e-4)
 
 
 @each_row
@@ -134,20 +167,34 @@ def test_data_are_the_published_ones(name):
     config, px = load(name), PUBLISHED[name].px
     train, test = (config[f'{key}_dataloader'].dataset.pipeline for key in ('train', 'test'))
     assert config.train_dataloader.drop_last
-    assert [each.type for each in train] == [
-        'LoadImageFromFile', 'RandomResizedCrop', 'RandomFlip', 'mmuniformer.TimmAugment',
-        'PackInputs',
-    ]  # fmt: skip
-    assert (train[1].scale, train[1].interpolation, train[1].backend) == (px, 'bicubic', 'pillow')
-    assert train[3].policy == ('v0' if 'xxs' in name else 'rand-m9-mstd0.5-inc1')
-    assert (test[1].scale, test[2].crop_size) == (int(256 / 224 * px), px)
+    steps = {each.type.removeprefix('mmuniformer.'): each for each in train}
+    order = ['LoadImageFromFile', 'RandomResizedCrop', 'RandomFlip', 'TimmAugment', 'PackInputs']
+    if name in WITH_MAPS:
+        order[1:4] = [
+            'RandomFlip', 'LoadLabelMap', 'TimmAugment', 'RandomResizedCropBox', 'TokenLabels'
+        ]  # fmt: skip
+    assert list(steps) == order
+    assert steps['RandomFlip'].prob == 0.5
+    augment, interpolation = steps['TimmAugment'], 'random' if name in WITH_MAPS else 'bicubic'
+    assert augment.policy == ('v0' if 'xxs' in name else 'rand-m9-mstd0.5-inc1')
+    assert augment.get('interpolation', 'bicubic') == interpolation
+    crop = steps['RandomResizedCropBox' if name in WITH_MAPS else 'RandomResizedCrop']
+    assert (crop.scale, crop.backend) == (px, 'pillow')
+    assert crop.get('interpolation') == (None if name in WITH_MAPS else 'bicubic')
+    resized = int(px / 0.9) if name in WITH_MAPS else int(256 / 224 * px)
+    assert (test[1].scale, test[2].crop_size) == (resized, px)
     assert (test[1].interpolation, test[1].backend) == ('bicubic', 'pillow')
     assert config.val_dataloader.dataset.pipeline == test
-    sampler = 'DefaultSampler' if name in LIGHT else 'RepeatAugSampler'
-    assert config.train_dataloader.sampler.type == sampler
+    sampler = config.train_dataloader.sampler
+    assert sampler.type == ('RepeatAugSampler' if name in PLAIN else 'DefaultSampler')
+    assert sampler.shuffle
     (augment,) = config.model.train_cfg.augments
-    assert augment.type.endswith('.BatchMix')
-    assert augment.erase_prob == 0.25
+    if name in WITH_MAPS:
+        assert augment.type.endswith('.BatchErasing')
+        assert augment.probability == 0.25
+    else:
+        assert augment.type.endswith('.BatchMix')
+        assert augment.erase_prob == 0.25
     preprocessor = config.model.data_preprocessor
     assert preprocessor.mean == [123.675, 116.28, 103.53]
     assert preprocessor.std == [58.395, 57.12, 57.375]
@@ -155,15 +202,23 @@ def test_data_are_the_published_ones(name):
 
 @each_row
 def test_averages_are_the_published_ones(name):
-    (hook,) = [hook for hook in load(name).custom_hooks if 'EMA' in hook.type]
+    hooks = [hook for hook in load(name).custom_hooks if 'EMA' in hook.type]
+    if name in FINE_TUNED:
+        assert not hooks
+        return
+    (hook,) = hooks
+    decay = 0.9999 if name in LIGHT else 0.99992 if name in TOKEN_LABELED else 0.99996
+    assert hook.momentum == pytest.approx(1 - decay)
     assert hook.update_buffers
-    if name in LIGHT:
-        assert hook.momentum == pytest.approx(1 - 0.9999)
-        assert hook.evaluate_on_ema
-        assert hook.evaluate_on_origin
-    else:
-        assert hook.momentum == pytest.approx(1 - 0.99996)
-        assert hook.type == 'mmuniformer.KeepEMAHook'
+    assert hook.type == ('mmuniformer.KeepEMAHook' if name in PLAIN else 'mmpretrain.EMAHook')
+    assert hook.get('evaluate_on_origin', False) == (name in LIGHT)
+    assert hook.get('evaluate_on_ema', True)
+
+
+@pytest.mark.parametrize('name', FINE_TUNED)
+def test_fine_tuning_starts_from_the_weights_of_224_pixels(name):
+    arch = name.split('_')[0].removeprefix('uniformer-').removesuffix('-tl').replace('-', '_')
+    assert load(name).load_from == f'checkpoints/uniformer_{arch}_tl_224.pth'
 
 
 def test_class_token_of_the_light_networks_starts_from_zero():

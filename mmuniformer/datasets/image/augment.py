@@ -10,6 +10,7 @@ from mmcv.transforms import BaseTransform
 
 from mmuniformer.datasets.auto_augment import policy_augment
 from mmuniformer.datasets.rand_augment import apply, new_random
+from mmuniformer.datasets.token_labels import moved
 from mmuniformer.registry import TRANSFORMS
 
 IMAGENET_MEAN = (124, 116, 104)
@@ -18,7 +19,7 @@ IMAGENET_MEAN = (124, 116, 104)
 
 @TRANSFORMS.register_module()
 class TimmAugment(BaseTransform):
-    """RandAugment or AutoAugment of an image in BGR.
+    """RandAugment or AutoAugment of an image in BGR; warps move its label map, too.
 
     Args:
         policy: As timm writes it, such as 'rand-m9-mstd0.5-inc1'; 'v0' for AutoAugment.
@@ -35,4 +36,7 @@ class TimmAugment(BaseTransform):
         """Augment the image."""
         operations = self.augment.draw(new_random())
         (image,) = apply(operations, [np.ascontiguousarray(results['img'][..., ::-1])])
-        return results | {'img': np.ascontiguousarray(image[..., ::-1])}
+        results = results | {'img': np.ascontiguousarray(image[..., ::-1])}
+        if 'label_map' in results:
+            results['label_map'] = moved(results['label_map'], operations)
+        return results

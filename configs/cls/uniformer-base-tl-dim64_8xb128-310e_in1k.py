@@ -1,0 +1,3 @@
+_base_ = 'uniformer-base-tl_8xb128-310e_in1k.py'
+
+model = dict(backbone=dict(head_dim=64))
