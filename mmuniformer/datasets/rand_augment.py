@@ -66,8 +66,9 @@ def enhanced(kind: type, factor: float) -> Operation:
 
 
 def posterized(bits: int) -> Operation:
-    """Return what keeps the highest bits of values."""
-    return (lambda image: image) if bits >= 8 else lambda image: ImageOps.posterize(image, bits)
+    """Return what keeps the highest bits of values; without any, which Pillow refuses, black."""
+    mask = 256 - 2 ** (8 - bits)
+    return lambda image: image.point([value & mask for value in range(256)] * 3)
 
 
 def solarized_by_adding(amount: int) -> Operation:

@@ -88,9 +88,10 @@ def token_label_target(
         num_classes: Count of classes.
         smoothing: Share of a label that is spread over all classes.
     """
-    logits, classes = label_map[0].float(), label_map[1].long()
-    side = label_map.shape[-1]
-    dense = logits.new_zeros(num_classes, side, side).scatter_(0, classes, logits)
+    logits, side = label_map[0].float(), label_map.shape[-1]
+    # Of the classes that the map names; all others have logits of 0.
+    classes, places = label_map[1].long().unique(return_inverse=True)
+    dense = logits.new_zeros(len(classes), side, side).scatter_(0, places, logits)
     first, second, height, width = (edge * side for edge in crop)
     # Released: what is read as the box's x range is its range of rows.
     columns, rows = (first - 0.5, height), (second - 0.5, width)
@@ -99,7 +100,9 @@ def token_label_target(
         by_row, by_column = (bin_weights(*span, size, side) for span in (rows, columns))
         parts.append((by_row @ dense @ by_column.T).flatten(1))
     off = smoothing / num_classes
-    maps = torch.cat(parts, 1).softmax(0) * (1 - smoothing + off) + off
+    scores = logits.new_zeros(num_classes, 1 + label_size**2)
+    scores[classes] = torch.cat(parts, 1)
+    maps = scores.softmax(0) * (1 - smoothing + off) + off
     given = torch.full((num_classes, 1), off)
     given[label] = 1 - smoothing + off
     return torch.cat([given, maps], 1)

@@ -36,6 +36,8 @@ def solarized_add(amount):
         ('Posterize', 7, 1, False, lambda: ImageOps.posterize(IMAGE, 2)),
         ('Posterize', 5.1, 1, False, lambda: ImageOps.posterize(IMAGE, 2)),
         ('Posterize', 2.6, 1, True, lambda: ImageOps.posterize(IMAGE, 3)),
+        ('Posterize', 10, 1, True, lambda: np.zeros_like(IMAGE)),
+        ('Posterize', 2, 1, False, lambda: np.zeros_like(IMAGE)),
         ('Solarize', 5, 1, True, lambda: ImageOps.solarize(IMAGE, 128)),
         ('Solarize', 7, 1, True, lambda: ImageOps.solarize(IMAGE, 256 - 179)),
         ('Solarize', 7, 1, False, lambda: ImageOps.solarize(IMAGE, 179)),
@@ -88,3 +90,10 @@ def test_all_frames_get_the_same():
 def test_refuses_other_policies():
     with pytest.raises(UserError, match=r'rand-m7-x3.*write rand'):
         RandAugment('rand-m7-x3')
+
+
+@pytest.mark.parametrize('level', [0, 2, 5, 10])
+@pytest.mark.parametrize('increasing', [True, False])
+@pytest.mark.parametrize('name', NAMES)
+def test_every_level_is_possible(name, increasing, level):
+    assert applied(name, level, -1, increasing).shape == (20, 30, 3)
