@@ -10,6 +10,8 @@ import pytest
 from mmengine.config import Config
 
 from mmuniformer.apis.config import find_config
+from mmuniformer.datasets.toy import labeled
+from mmuniformer.datasets.toy.write import write_toy_data
 from mmuniformer.models.weights.catalog import weights_of
 
 CONFIG = 'td-hm_uniformer-nano_toy-128x96.py'
@@ -130,3 +132,26 @@ def test_reason_stands_above_the_traceback_of_mim(workplace):
     at = said.index('Error: checkpoint gone.pth does not exist: correct the path')
     assert said[at + 1].startswith('Traceback')
     assert 'CalledProcessError' in said[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('framework', 'config', 'score'),
+    [
+        ('mmpretrain', 'uniformer-nano_toy-64x64', 'accuracy/top1: '),
+        ('mmaction2', 'uniformer3d-nano_toy-u4-64x64', 'acc/top1: '),
+    ],
+)
+def test_commands_of_classification_frameworks(tmp_path, monkeypatch, framework, config, score):
+    pytest.importorskip(framework.rstrip('2'))
+    monkeypatch.setattr(labeled, 'CLIPS_PER_MOTION', {'train': 2, 'val': 1})
+    data = write_toy_data(tmp_path / 'data' / 'toy', train_images=4, val_images=3)
+    labeled.write_toy_crops(data)
+    labeled.write_toy_clips(data)
+    path = str(find_config(config))
+    options = ['--gpus', '0', '--work-dir', 'run']
+    shorter = ['--cfg-options', 'train_cfg.max_epochs=1', 'train_cfg.val_interval=1']
+    shorter += ['default_hooks.checkpoint.interval=1', 'train_dataloader.batch_size=4']
+    assert score in mim(tmp_path, 'train', framework, path, *options, *shorter)
+    checkpoint = ['--checkpoint', 'run/epoch_1.pth']
+    assert score in mim(tmp_path, 'test', framework, path, *checkpoint, *options)
