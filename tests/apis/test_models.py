@@ -133,7 +133,7 @@ def test_list_of_models_by_pattern():
     assert NANO in names
     assert list_models('*small_plus*') == ['uniformer_small_plus']
     assert list_models('nothing*') == []
-    assert len(list_models(pretrained=True)) == 15
+    assert len(list_models(pretrained=True)) == 19
     assert 'uniformer_base' in list_models('*base', pretrained=True)
     assert 'uniformer_large' not in list_models(pretrained=True)
 

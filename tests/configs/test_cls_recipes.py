@@ -6,11 +6,13 @@ import math
 import re
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import pytest
 import torch
 import yaml
 from config_helpers import ROOT, SHIPPED, decays, load, on_meta, rates, task_of
+from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
 from mmuniformer.models import UniFormerLight
@@ -198,6 +200,43 @@ def test_data_are_the_published_ones(name):
     preprocessor = config.model.data_preprocessor
     assert preprocessor.mean == [123.675, 116.28, 103.53]
     assert preprocessor.std == [58.395, 57.12, 57.375]
+
+
+@pytest.fixture(scope='module')
+def image(tmp_path_factory):
+    """An image and its label map, whose cells are all of class 7."""
+    folder = tmp_path_factory.mktemp('data')
+    for name in ('train', 'maps'):
+        (folder / name / 'n0').mkdir(parents=True)
+    path = folder / 'train' / 'n0' / 'a.png'
+    pixels = np.random.default_rng(0).integers(0, 256, (500, 460, 3)).astype(np.uint8)
+    cv2.imwrite(str(path), pixels)
+    cells = torch.arange(7, 12).half().view(1, 5, 1, 1).expand(1, 5, 18, 18)
+    logits = torch.tensor([30.0, 1, 1, 1, 1]).half().view(1, 5, 1, 1).expand(1, 5, 18, 18)
+    torch.save(torch.cat([logits, cells]), folder / 'maps' / 'n0' / 'a.pt')
+    return path
+
+
+@each_row
+def test_pipelines_give_what_the_networks_take(name, image):
+    px = PUBLISHED[name].px
+    init_default_scope('mmpretrain')
+    for split in ('train', 'val', 'test'):
+        steps = load(name)[f'{split}_dataloader'].dataset.pipeline
+        for step in steps:
+            if 'label_root' in step:
+                step.label_root = str(image.parents[2] / 'maps')
+            if 'policy' in step:  # a warp would take logits from outside of the map
+                step.policy = 'rand-m0'
+        found = Compose(steps)({'img_path': str(image), 'gt_label': 3})
+        assert found['inputs'].shape == (3, px, px)
+        sample = found['data_samples']
+        assert sample.gt_label.tolist() == [3]
+        if name in WITH_MAPS and split == 'train':
+            assert sample.token_labels.shape == (1000, 2 + (px // 32) ** 2)
+            assert sample.token_labels.argmax(0).tolist() == [3] + [7] * (1 + (px // 32) ** 2)
+        else:
+            assert 'token_labels' not in sample
 
 
 @each_row
