@@ -9,7 +9,7 @@ import yaml
 
 from mmuniformer.errors import UserError
 
-METRICS = ('box AP', 'mask AP', 'mIoU', 'AP')
+METRICS = ('box AP', 'mask AP', 'mIoU', 'AP', 'Top 1 Accuracy')
 """Those that comparisons and the front page show."""
 
 

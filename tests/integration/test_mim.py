@@ -85,6 +85,8 @@ def test_search_finds_models_by_their_collection(workplace, collection, config):
         'td-hm_uniformer-small_8xb128-210e_coco-256x192',
         'mask-rcnn_uniformer-small-h14_fpn_amp-ms-crop-3x_coco',
         'upernet_uniformer-small-global_8xb2-160k_ade20k-512x512',
+        'uniformer-base_8xb128-300e_in1k',
+        'uniformer-small_imagenet1k-pre_8xb4-16x4x1-110e_kinetics400-rgb',
     ],
 )
 def test_download_gives_weights_and_config_of_a_published_model(tmp_path, name):

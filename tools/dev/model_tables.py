@@ -29,6 +29,8 @@ HEADLINES = {
     'upernet_uniformer-base-global_8xb2-160k_ade20k-512x512': 'UperNet, base',
     'td-hm_uniformer-small_8xb128-210e_coco-256x192': 'Top-down heatmaps, small',
     'td-hm_uniformer-base_8xb32-210e_coco-448x320': 'Top-down heatmaps, base',
+    'uniformer-base-tl_8xb64-60e_in1k-384px': 'Image classifier, base',
+    'uniformer-base_imagenet1k-pre_8xb4-32x4x1-110e_kinetics400-rgb': 'Video classifier, base',
 }
 """Models on the front page, and what they are called there."""
 PROVENANCE = ('published', 'converted', 'trained here', 'toy only', 'not trained')
