@@ -23,8 +23,10 @@ def read_label_map(path: Path, grid: int) -> Tensor:
     """Read a label map, as float32.
 
     Raises:
-        UserError: The file holds something else.
+        UserError: There is no file, or it holds something else.
     """
+    if not path.is_file():
+        raise UserError(f'{path}, a label map, does not exist: make or fetch it')
     try:
         label_map = load_file(path, 'cpu')
     except UNREADABLE as error:

@@ -28,6 +28,7 @@ from mmuniformer.datasets.checks.config import is_remote
 from mmuniformer.datasets.checks.dataset import checked_on_load
 from mmuniformer.datasets.checks.pose import check_outputs
 from mmuniformer.datasets.checks.scoring import check_scoring, check_scoring_file
+from mmuniformer.datasets.checks.token_maps import check_maps
 from mmuniformer.engine.checkpoint import unwrapped
 from mmuniformer.engine.distributed import check_launcher, join_on_cpu, sync_on_cpu
 from mmuniformer.engine.faults import explained, way_on
@@ -35,7 +36,7 @@ from mmuniformer.engine.hooks.checkpoint import CheckpointHook
 from mmuniformer.engine.loops import resumable_loop
 from mmuniformer.engine.precision import keep_interfaces_in_float32
 from mmuniformer.engine.saving import resumable, whole_beside
-from mmuniformer.engine.workers import PatientWorker, name_samples
+from mmuniformer.engine.workers import PatientWorker, leaves, name_samples
 from mmuniformer.errors import CheckpointError, UserError
 from mmuniformer.models.weights.files import fetch, load_state_dict_file, whole_file
 from mmuniformer.registry import RUNNERS, class_of
@@ -239,6 +240,8 @@ class CheckedRunner(Runner):
         if checked:
             model = unwrapped(self.model)
             self.classes = check_classes(loader.dataset, model, getattr(self, 'classes', None))
+            for dataset in leaves(loader.dataset) if is_main_process() else ():
+                check_maps(dataset)
         name_samples(loader.dataset, check_size=checked)
         if loader.num_workers:
             loader.worker_init_fn = PatientWorker(loader.worker_init_fn)

@@ -176,7 +176,7 @@ def test_messages_name_what_does_not_fit(batch, option, message, folders):
     [
         ('5.num_classes=2', r'mine/maps/\w+/\d.pt names the class 2, .*num_classes=2'),
         ('2.grid=14', r'\d.pt holds a tensor \(2, 3, 18, 18\).*set grid of LoadLabelMap'),
-        ('2.label_root=absent', r'absent/\w+/\d.pt, the label map of mine/train/.* set label_root'),
+        ('2.label_root=absent', r'9 of 9 images .* first is absent/blue/0.pt: set label_root'),
         ('4.scale=(64,96)', 'samples have 4 token labels of 3 classes.*square crops'),
     ],
 )
@@ -185,3 +185,12 @@ def test_messages_name_what_is_wrong_with_maps(option, message, folders):
     result = run('train', TOKENS, '--work-dir', folders / 'work', *given)
     assert result.exit_code == 1
     assert re.search(message, result.output), result.output
+
+
+def test_one_missing_map_stops_a_run_before_it_starts(folders):
+    (folders / 'mine' / 'maps' / 'red' / '1.pt').unlink()
+    given = ['--cfg-options', *options_of(TOKENS)]
+    result = run('train', TOKENS, '--work-dir', folders / 'work', *given)
+    assert result.exit_code == 1
+    assert re.search(r'1 of 9 images have no label map, .*mine/maps/red/1.pt', result.output)
+    assert not (folders / 'work' / 'epoch_1.pth').exists()

@@ -5,6 +5,7 @@ Token labeling, arXiv 2104.10858. The order is as released: flip, load, augment,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,21 +38,20 @@ class LoadLabelMap(BaseTransform):
     """
 
     def __init__(self, label_root: str | None, grid: int = 18):
-        self.root = None if label_root in (None, 'none') else Path(label_root)
+        self.label_root = None if label_root == 'none' else label_root
         self.grid = grid
+
+    def map_of(self, image: str) -> str:
+        """Return the path of an image's map."""
+        folder, name = os.path.split(image)
+        stem, _ = os.path.splitext(name)
+        return os.path.join(self.label_root, os.path.basename(folder), f'{stem}.pt')
 
     def transform(self, results: Results) -> Results:
         """Add the map and where it came from."""
-        if self.root is None:
+        if self.label_root is None:
             return results
-        image = Path(results['img_path'])
-        path = self.root / image.parent.name / f'{image.stem}.pt'
-        if not path.is_file():
-            raise UserError(
-                f'{path}, the label map of {image}, does not exist: set label_root of LoadLabelMap '
-                'to the folder that has a folder of maps for each class, or to none to train '
-                'without maps'
-            )
+        path = Path(self.map_of(results['img_path']))
         label_map = read_label_map(path, self.grid)
         if results.get('flip'):
             label_map = label_map.flip(FLIPS[results['flip_direction']])
