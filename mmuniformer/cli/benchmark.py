@@ -72,7 +72,11 @@ def config_of(task: str, network: str, cfg_options: dict[str, Any]) -> Config:
     'of an arch 512 512]',
 )  # fmt: skip
 @click.option(
-    '--batch-size', type=click.IntRange(1), default=1, show_default=True, help='Images per run.'
+    '--batch-size',
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help='Images or clips per run.',
 )
 @click.option(
     '--repeats', type=click.IntRange(0), default=5, show_default=True,
@@ -80,7 +84,11 @@ def config_of(task: str, network: str, cfg_options: dict[str, Any]) -> Config:
 )  # fmt: skip
 @click.option('--operators', is_flag=True, help='Also split the time by kind of operator.')
 @device
-@click.option('--against', is_flag=True, help='Also measure Swin-T, ConvNeXt-T and ResNet-50.')
+@click.option(
+    '--against', is_flag=True,
+    help="Also measure Swin-T, ConvNeXt-T and ResNet-50; for clips MMAction2's own UniFormer, "
+    'VideoSwin-T and SlowOnly-50.',
+)  # fmt: skip
 @click.option('--no-data', is_flag=True, help='Do not evaluate a segmentor with CHECKPOINT.')
 @click.option(
     '--out', type=click.Path(path_type=Path), metavar='DIR',
@@ -104,6 +112,8 @@ def command(
       det       a detector: heads on 1,000 proposals, masks on 100, as FLOPs are counted
       seg       a segmentor, from the normalized image to its label map
       pose      a pose estimator, from the cropped and normalized image to heatmaps
+      cls       an image classifier, from the normalized image to logits
+      video     a recognizer, from one view, a clip of the config's length, to logits
 
     NETWORK is a config, by path or name. Without CHECKPOINT the weights are random. For segmentors
     the default profile is `fused`, a global stage 3 is compared with w32 and h32, and with

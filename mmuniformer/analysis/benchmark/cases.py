@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from mmuniformer.analysis.benchmark.step import build_optimizer
 from mmuniformer.analysis.layouts import backbone_settings
+from mmuniformer.apis.config import clip_views
 from mmuniformer.apis.models import build_model, quiet
 from mmuniformer.engine.precision import keep_interfaces_in_float32
 from mmuniformer.errors import UserError
-from mmuniformer.models.base import find_backbone
+from mmuniformer.models.base import CHANNELS_LAST, find_backbone
 from mmuniformer.models.execution import set_policies
 
 SEED = 0
@@ -37,7 +38,7 @@ Shape = tuple[int, int]
 class Settings:
     """How a benchmark is run; recorded beside its figures."""
 
-    task: str  # backbone, det, seg or pose
+    task: str  # backbone, det, seg, pose, cls or video
     config: str
     checkpoint: str | None
     shapes: tuple[Shape, ...]
@@ -138,7 +139,9 @@ class Case:
             if profile.compiled:
                 backbone.compile(dynamic=False)
             if profile.channels_last:
-                model.to(memory_format=torch.channels_last)
+                for name, part in model.named_children():
+                    if name != 'data_preprocessor':  # its mean may have 4 axes in 3-D models
+                        part.to(memory_format=CHANNELS_LAST[backbone.dims])
         if self.dtype == 'bfloat16':
             keep_interfaces_in_float32(model)
         if self.training:
@@ -153,14 +156,20 @@ class Case:
                     parameter.grad = torch.zeros_like(parameter)
         return model
 
+    def size(self, shape: Shape) -> tuple[int, ...]:
+        """Return the size of an image, or frames and size of a clip of the config's length."""
+        return (*(clip_views(self.cfg) or ())[:1], *shape)
+
     def inputs(self, model: nn.Module, shape: Shape) -> tuple[Any, ...]:
         """Return normalized images and, for a whole model, random annotations of the task."""
         torch.manual_seed(SEED)
-        settings = self.settings
+        settings, size = self.settings, self.size(shape)
         channels = backbone_settings(self.cfg).get('in_channels', 3)
-        images = torch.randn(settings.batch_size, channels, *shape, device=settings.device)
+        images = torch.randn(settings.batch_size, channels, *size, device=settings.device)
         if settings.task == 'backbone':
             return (images,)
+        if settings.task == 'video':
+            images = images.unsqueeze(1)  # one view
         samples = annotate(settings.task, model, len(images), shape)
         meta = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), shape)
         for sample in samples:
@@ -172,14 +181,16 @@ class Case:
 
         Inference runs as far as its cost does not depend on what is found. A segmentor: to the
         label map. A detector: heads on 1,000 proposals, masks on 100, without the choice among
-        boxes. A pose estimator: to heatmaps. A backbone is trained for the loss
-        ``sum(out ** 2) / 2``.
+        boxes. A pose estimator: to heatmaps. A classifier: to logits, of clips one view. A backbone
+        is trained for the loss ``sum(out ** 2) / 2``.
         """
         inputs, task = self.inputs(model, shape), self.settings.task
 
         def infer() -> Any:
             with torch.inference_mode(), self.autocast():
-                return model(inputs[0], mode='predict') if task == 'seg' else model(*inputs)
+                return (
+                    model(inputs[0], mode='predict') if task == 'seg' else self.run(model, inputs)
+                )
 
         def train() -> None:
             with self.autocast():
@@ -194,11 +205,17 @@ class Case:
 
         return train if self.training else infer
 
+    def run(self, model: nn.Module, inputs: tuple[Any, ...]) -> Any:
+        """Run a model to what its head gives; mmaction2's own forward ends at the backbone."""
+        if self.settings.task == 'video':
+            return model.extract_feat(inputs[0], stage='head')[0]
+        return model(*inputs)
+
     def outputs(self, model: nn.Module, shape: Shape) -> list[Tensor]:
         """Return tensors that should be alike in all profiles: in training the losses.
 
         Else maps of the backbone, of a detector the neck's (proposals turn on small differences),
-        scores of segmentors, heatmaps.
+        scores of segmentors, heatmaps, logits.
         """
         inputs, task = self.inputs(model, shape), self.settings.task
         torch.manual_seed(SEED)
@@ -206,7 +223,7 @@ class Case:
             if self.training and task != 'backbone':
                 losses = model.parse_losses(model.loss(*inputs))[1]
                 return [value for name, value in losses.items() if 'loss' in name]
-            outs = model.extract_feat(inputs[0]) if task == 'det' else model(*inputs)
+            outs = model.extract_feat(inputs[0]) if task == 'det' else self.run(model, inputs)
             return [outs] if isinstance(outs, Tensor) else list(outs)
 
     def autocast(self) -> torch.autocast:
@@ -226,7 +243,7 @@ class Case:
 
 
 def annotate(task: str, model: nn.Module, images: int, shape: Shape) -> list[Any]:
-    """Return random annotations: boxes with masks, label maps, or heatmaps at the model's size."""
+    """Return random annotations: boxes with masks, label maps, classes, heatmaps of the codec."""
     if task == 'det':
         from mmdet.testing import demo_mm_inputs
 
@@ -243,6 +260,15 @@ def annotate(task: str, model: nn.Module, images: int, shape: Shape) -> list[Any
             images, num_keypoints=model.head.out_channels, img_shape=shape, input_size=shape[::-1],
             heatmap_size=(shape[1] // stride, shape[0] // stride), with_simcc_label=False,
         )['data_samples']  # fmt: skip
+    if task == 'cls':
+        from mmpretrain.structures import DataSample
+
+        return [DataSample().set_gt_label(n % model.head.num_classes) for n in range(images)]
+    if task == 'video':
+        from mmaction.structures import ActionDataSample
+
+        classes = model.cls_head.num_classes
+        return [ActionDataSample().set_gt_label(n % classes) for n in range(images)]
     from mmseg.structures import SegDataSample
 
     maps = torch.randint(model.num_classes, (images, 1, *shape))

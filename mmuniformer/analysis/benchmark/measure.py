@@ -21,7 +21,10 @@ from rich.console import Console
 from rich.progress import track
 from torch.profiler import ProfilerActivity, profile
 
-DISTRIBUTIONS = ('mmuniformer', 'torch', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'mmpose')
+DISTRIBUTIONS = (
+    'mmuniformer', 'torch', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'mmpose', 'mmpretrain',
+    'mmaction2',
+)  # fmt: skip
 KINDS = ('dense', 'attention', 'depthwise', 'gelu', 'norms', 'rest')
 """Kinds of operators: linear layers and convolutions; products among tokens with their softmax;
 convolutions of single channels; and what has no product: sums, copies, conversions are the rest."""
@@ -139,7 +142,7 @@ def kind_of(name: str, shapes: Sequence[Sequence[int]]) -> str:
     if kind == 'dense' and 'conv' in name:
         # Forward takes input and weight, backward the gradient before them.
         weight = shapes[2 if 'backward' in name else 1]
-        if len(weight) == 4 and weight[1] == 1 < weight[0]:
+        if len(weight) in (4, 5) and weight[1] == 1 < weight[0]:
             return 'depthwise'
     return kind
 

@@ -28,13 +28,14 @@ class Row:
 
     profile: str = figure('profile')  # or what a baseline is called
     layout: str | None = figure('layout', '{}', 'layout')
-    size: str | None = figure('size', '{}', 'size')  # batch size, height and width
+    size: str | None = figure('size', '{}', 'size')  # batch size, frames, height and width
     mIoU: float | None = figure('mIoU', '{:.2f}')
     mAcc: float | None = figure('mAcc', '{:.2f}')
     aAcc: float | None = figure('aAcc', '{:.2f}')
     ms: float | None = figure('ms', '{:.1f}')  # median of the rounds
     spread: float | None = figure('spread', '{:.0%}')  # slowest less fastest, over the median
     images_per_second: float | None = figure('img/s', '{:.2f}')
+    clips_per_second: float | None = figure('clips/s', '{:.2f}')
     ns_per_pixel: float | None = figure('ns/pixel', '{:.0f}', 'size')
     speedup: float | None = figure('speed-up', '{:.2f}')  # time of plain over this one's
     # Over the time that the multiply-adds take at the pace of the fastest product.
@@ -49,7 +50,7 @@ class Row:
     peak_mb: float | None = figure('peak MB', '{:.0f}')  # growth during the call, in MiB
     of_plain: float | None = figure('of plain', '{:.2f}')  # that growth over plain's
     whole_mb: float | None = figure('whole MB', '{:.0f}')  # peak of the whole process
-    gflops: float | None = figure('GFLOPs', '{:.4g}')  # multiply-adds of one image forward
+    gflops: float | None = figure('GFLOPs', '{:.4g}')  # multiply-adds of one image or clip forward
     params_m: float | None = figure('params (M)', '{:.2f}', 'params_m')
     difference: float | None = figure('difference', '{:.0e}')  # see run.difference
     published: str | None = figure('published')  # accuracy that others state

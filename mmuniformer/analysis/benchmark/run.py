@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 
@@ -16,12 +17,13 @@ from torch import Tensor, nn
 
 from mmuniformer.analysis.benchmark import measure
 from mmuniformer.analysis.benchmark.baselines import baseline_cases
-from mmuniformer.analysis.benchmark.cases import Case, Profile, Settings, Shape
+from mmuniformer.analysis.benchmark.cases import Case, Profile, Settings
 from mmuniformer.analysis.benchmark.report import Row, compare_with_plain, ratio
 from mmuniformer.analysis.benchmark.step import multiply_adds
 from mmuniformer.analysis.complexity import complexity
 from mmuniformer.analysis.layouts import Layout
 from mmuniformer.analysis.metafile import stated_accuracy
+from mmuniformer.apis.config import clip_views
 from mmuniformer.apis.models import build_model, quiet
 from mmuniformer.datasets.checks.label_maps import check_batch
 from mmuniformer.models.base import find_backbone
@@ -83,17 +85,17 @@ def measure_cases(
             row = Row(
                 profile=case.name,
                 layout=case.layout,
-                size=f'{settings.batch_size} x {shape[0]} x {shape[1]}',
+                size=' x '.join(map(str, (settings.batch_size, *case.size(shape)))),
                 peak_mb=growth / MEGABYTE,
                 whole_mb=ratio(whole, MEGABYTE),
-                gflops=counted.flops / 1e9,
+                gflops=counted.flops / 1e9 / (clip_views(case.cfg) or (None, 1))[1],
                 params_m=counted.params / 1e6,
                 published=case.published,
                 **{name: scores[index].get(name) for name in SCORES},
             )
             if settings.repeats:
                 rate = max(rates[case.dtype].values())
-                set_times(row, seconds[shape, index], settings, shape, rate)
+                set_times(row, seconds[shape, index], settings, case.size(shape), rate)
                 for plain, reference in zip(models, cases, strict=True):
                     if (reference.name, reference.layout) != ('plain', case.layout):
                         continue
@@ -139,13 +141,19 @@ def evaluate(
 
 
 def set_times(
-    row: Row, seconds: Sequence[float], settings: Settings, shape: Shape, rate: float
+    row: Row, seconds: Sequence[float], settings: Settings, size: tuple[int, ...], rate: float
 ) -> None:
-    """Set what follows from the times of a row; ``rate`` is multiply-adds a second."""
+    """Set what follows from the times of a row; ``rate`` is multiply-adds a second.
+
+    ``size`` is height and width, of clips frames before them.
+    """
     median = statistics.median(seconds)
     row.ms, row.spread = median * 1e3, (max(seconds) - min(seconds)) / median
-    row.images_per_second = settings.batch_size / median
-    row.ns_per_pixel = median * 1e9 / (settings.batch_size * shape[0] * shape[1])
+    setattr(
+        row, 'images_per_second' if len(size) == 2 else 'clips_per_second',
+        settings.batch_size / median,
+    )  # fmt: skip
+    row.ns_per_pixel = median * 1e9 / (settings.batch_size * math.prod(size))
     # Backward has two products for each of forward.
     passes = 3 if settings.mode == 'training' else 1
     # A detector trains on fewer boxes than FLOPs are counted for.

@@ -161,6 +161,7 @@ def test_profiles_that_are_refused(names, mode, message):
         ('aten::mkldnn_convolution', [[1, 8, 4, 4], [16, 8, 1, 1], [16]], 'dense'),
         ('aten::mkldnn_convolution', [[1, 8, 4, 4], [8, 1, 5, 5], [8]], 'depthwise'),
         ('aten::convolution_backward', [[1, 8, 4, 4], [1, 8, 4, 4], [8, 1, 3, 3]], 'depthwise'),
+        ('aten::mkldnn_convolution', [[1, 8, 4, 4, 4], [8, 1, 5, 5, 5], [8]], 'depthwise'),
         ('aten::cudnn_convolution', [[1, 1, 4, 4], [1, 1, 3, 3]], 'dense'),
         ('aten::addmm', [[8], [4, 8], [8, 8]], 'dense'),
         ('aten::_scaled_dot_product_flash_attention_for_cpu', [], 'attention'),

@@ -49,6 +49,13 @@ def test_times_of_a_row():
     assert round(row.times_floor, 6) == 3.2
 
 
+def test_clips_are_counted_as_such():
+    row = Row('fused', gflops=3.0)
+    set_times(row, [0.32], SETTINGS, (4, 100, 200), rate=6e10)
+    assert (row.images_per_second, row.clips_per_second) == (None, 6.25)
+    assert row.ns_per_pixel == 2000
+
+
 @pytest.mark.parametrize(('task', 'floor'), [('backbone', 16 / 15), ('det', None)])
 def test_floor_of_training(task, floor):
     row = Row('fused', gflops=3.0)

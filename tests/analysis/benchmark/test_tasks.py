@@ -1,4 +1,4 @@
-"""`mmuniformer benchmark backbone|det|seg|pose` on the toys, and baselines."""
+"""`mmuniformer benchmark backbone|det|seg|pose|cls|video` on the toys, and baselines."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from mmengine import Config
 from new_style import write_new_style
 
 from mmuniformer.analysis.benchmark import measure
-from mmuniformer.analysis.benchmark.baselines import BASELINES, baseline_cases, in_place
+from mmuniformer.analysis.benchmark.baselines import (
+    BASELINES,
+    CLIP_BASELINES,
+    baseline_cases,
+    in_place,
+)
 from mmuniformer.analysis.benchmark.cases import OBJECTS, Settings, annotate
 from mmuniformer.analysis.metafile import stated_accuracy
-from mmuniformer.apis.config import find_config, load_config
+from mmuniformer.apis.config import TASKS, find_config, load_config
 from mmuniformer.cli.benchmark import ARCHS, command, config_of
 from mmuniformer.errors import UserError
 
@@ -24,12 +29,15 @@ TOYS = {
     'det': 'mask-rcnn_uniformer-nano_fpn_toy',
     'seg': 'fpn_uniformer-nano_toy-128x128',
     'pose': 'td-hm_uniformer-nano_toy-128x96',
+    'cls': 'uniformer-nano_toy-64x64',
+    'video': 'uniformer3d-nano_toy-u4-64x64',
 }
-LAYOUT_OPTIONS = {'det': [], 'seg': ['--layouts', 'w4'], 'pose': []}
 SHIPPED = {
     'det': 'mask-rcnn_uniformer-small-h14_fpn_amp-1x_coco',
     'seg': 'upernet_uniformer-small-global_8xb2-160k_ade20k-512x512',
     'pose': 'td-hm_uniformer-small_8xb128-210e_coco-256x192',
+    'cls': 'uniformer-small_8xb128-300e_in1k',
+    'video': 'uniformer-base_imagenet1k-pre_8xb5-16x4x1-110e_kinetics400-rgb',
 }
 SWIN, CONVNEXT, RESNET = BASELINES
 
@@ -99,16 +107,56 @@ def test_record_is_in_the_file_and_shown(tmp_path, in_process):
 def test_outputs_of_whole_models_are_close_in_all_profiles(
     task, config, options, tmp_path, in_process
 ):
-    pytest.importorskip({'det': 'mmdet', 'seg': 'mmseg', 'pose': 'mmpose'}[task])
+    pytest.importorskip(TASKS[task].scope)
+    layouts = ['--layouts', 'w4'] if task == 'seg' else []
     rows = rows_of(
         tmp_path, task, config, '--shape', 64, 96, '--batch-size', 2,
-        '--profiles', 'plain,fused,bf16', *LAYOUT_OPTIONS[task], *options,
+        '--profiles', 'plain,fused,bf16', *layouts, *options,
     )  # fmt: skip
     assert [row['profile'] for row in rows][:3] == ['plain', 'fused', 'bf16']
     for row in rows:
         high = {'plain': 0, 'fused': 1e-4, 'bf16': 0.2}[row['profile']]
         assert row['difference'] <= high
         assert row['params_m'] == rows[0]['params_m']
+
+
+@pytest.mark.integration
+def test_clips_are_measured_by_the_view(tmp_path, in_process):
+    pytest.importorskip('mmaction')
+    rows = rows_of(
+        tmp_path, 'video', TOYS['video'], '--profiles', 'plain,nhwc', '--batch-size', 2,
+        '--shape', 64, 64, '--shape', 32, 64, '--operators',
+        '--cfg-options', 'test_dataloader.dataset.pipeline.1.num_clips=3',
+    )  # fmt: skip
+    sizes = ['2 x 4 x 64 x 64'] * 2 + ['2 x 4 x 32 x 64'] * 2
+    assert [row['size'] for row in rows] == sizes
+    assert rows[0]['gflops'] == pytest.approx(0.01704, rel=1e-3)
+    assert all(row['clips_per_second'] > 0 and row['images_per_second'] is None for row in rows)
+    assert all(row['depthwise_ms'] > 0 for row in rows)
+    assert 0 < rows[1]['difference'] < 1e-5
+
+
+@pytest.mark.integration
+def test_classifiers_train_whole_steps(tmp_path, in_process):
+    pytest.importorskip('mmpretrain')
+    rows = rows_of(
+        tmp_path, 'cls', TOYS['cls'], '--profiles', 'plain,fused', '--shape', 64, 64,
+        '--batch-size', 2, '--train', '--step',
+    )  # fmt: skip
+    assert all(row['of_rate'] > 0 for row in rows)
+    assert [row['difference'] for row in rows] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ('task', 'classes', 'labels'), [('cls', 3, [0, 1, 2, 0]), ('video', 2, [0, 1, 0, 1])]
+)
+def test_labels_are_classes_of_the_model(task, classes, labels):
+    pytest.importorskip(TASKS[task].scope)
+    model = torch.nn.Module()
+    model.head = model.cls_head = torch.nn.Module()
+    model.head.num_classes = classes
+    samples = annotate(task, model, 4, (64, 96))
+    assert [sample.gt_label.item() for sample in samples] == labels
 
 
 @pytest.mark.parametrize('options', [[], ['--train']])
@@ -244,6 +292,16 @@ def test_another_backbone_takes_the_place_at_equal_head():
     estimator = in_place(load_config(SHIPPED['pose']), RESNET).model
     assert estimator.backbone.out_indices == (3,)
     assert estimator.head.in_channels == 2048
+    classifier = in_place(load_config(SHIPPED['cls']), SWIN).model
+    assert classifier.backbone == {'type': 'mmpretrain.SwinTransformer', 'out_indices': (3,)}
+    assert classifier.head.in_channels == 768
+    own, swin, slow = (in_place(load_config(SHIPPED['video']), b).model for b in CLIP_BASELINES)
+    assert own.backbone == {
+        'type': 'mmaction.UniFormer', 'depth': [5, 8, 20, 7], 'embed_dim': [64, 128, 320, 512],
+        'head_dim': 64, 'pretrained2d': False,
+    }  # fmt: skip
+    assert (swin.backbone.type, swin.cls_head.in_channels) == ('mmaction.SwinTransformer3D', 768)
+    assert (own.cls_head.in_channels, slow.cls_head.in_channels) == (512, 2048)
     cfg = in_place(Config({'model': {'backbone': {'type': 'mmuniformer.UniFormer'}}}), CONVNEXT)
     assert cfg.model.backbone.type == 'mmpretrain.ConvNeXt'
     assert cfg.custom_imports == {'imports': ['mmpretrain.models']}
@@ -258,6 +316,12 @@ def test_another_backbone_takes_the_place_at_equal_head():
         (SHIPPED['pose'], ['72.4 AP (MMPose)', '71.8 AP (MMPose)']),
         ('td-hm_uniformer-small_8xb64-210e_coco-448x320', [None, None]),
         (TOYS['det'], [None, None]),
+        (SHIPPED['cls'], ['81.18 Top 1 Accuracy (MMPretrain)',
+                          '76.55 Top 1 Accuracy (MMPretrain)']),
+        (SHIPPED['video'], [
+            None, '78.90 Top 1 Accuracy at 32x2x1, 4 clips x 3 crops (MMAction2)',
+            '74.82 Top 1 Accuracy at 8x8x1, 10 clips x 3 crops (MMAction2)',
+        ]),
     ],
 )  # fmt: skip
 def test_published_accuracy_is_that_of_the_recipe(name, wanted):
@@ -273,6 +337,8 @@ def test_our_published_accuracy_is_that_of_the_layout():
     assert stated('pose', 'global') == '74.0 AP (published)'
     assert stated('seg', 'w32') == '46.6 mIoU (published)'
     assert stated('seg', 'w16') is None
+    assert stated('cls', 'global') == '82.9 Top 1 Accuracy (published)'
+    assert stated('video', 'global') == '82.0 Top 1 Accuracy (published)'
 
 
 def test_what_is_not_installed_is_said(monkeypatch):
@@ -295,6 +361,21 @@ def test_baselines_are_measured(tmp_path, in_process):
     assert found['Swin-T']['gflops'] > found['fused']['gflops']
     assert found['Swin-T']['images_per_second'] > 0
     assert found['Swin-T']['speedup'] is None
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_baselines_of_clips_are_measured(tmp_path, in_process):
+    pytest.importorskip('mmaction')
+    rows = rows_of(
+        tmp_path, 'video', TOYS['video'], '--against', '--profiles', 'fused', '--shape', 64, 64
+    )
+    found = {row['profile']: row for row in rows}
+    own, ours = found['UniFormer of MMAction2'], found['fused']
+    assert own['params_m'] == pytest.approx(ours['params_m'], rel=1e-3)
+    assert own['gflops'] == pytest.approx(ours['gflops'], rel=1e-2)
+    assert [round(found[name]['params_m']) for name in ('VideoSwin-T', 'SlowOnly-50')] == [28, 32]
+    assert all(row['clips_per_second'] > 0 for row in rows)
 
 
 @pytest.mark.gpu
