@@ -32,6 +32,7 @@ from mmuniformer.datasets.checks.token_maps import check_maps
 from mmuniformer.engine.checkpoint import unwrapped
 from mmuniformer.engine.distributed import check_launcher, join_on_cpu, sync_on_cpu
 from mmuniformer.engine.faults import explained, way_on
+from mmuniformer.engine.fused import keep_step, with_fused_step
 from mmuniformer.engine.hooks.checkpoint import CheckpointHook
 from mmuniformer.engine.loops import resumable_loop
 from mmuniformer.engine.precision import keep_interfaces_in_float32
@@ -116,6 +117,16 @@ class CheckedRunner(Runner):
             for loop in (self._train_loop, self._val_loop):
                 if isinstance(loop, BaseLoop):
                     PatientWorker.release(loop)
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper:
+        """Build as mmengine does, with an optimizer that steps in one kernel (``engine.fused``)."""
+        return super().build_optim_wrapper(with_fused_step(optim_wrapper, get_device()))
+
+    def resume(self, *args: Any, **kwargs: Any) -> None:
+        """Resume as mmengine does, also what was trained by another stack."""
+        super().resume(*args, **kwargs)
+        if not isinstance(self.optim_wrapper, Mapping):
+            keep_step(self.optim_wrapper)
 
     def scale_lr(
         self, optim_wrapper: OptimWrapper, auto_scale_lr: Mapping[str, Any] | None = None

@@ -13,6 +13,8 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmuniformer.engine.fused import with_fused_step
+
 PRECISION = ('type', 'dtype', 'loss_scale')
 """Entries of ``optim_wrapper`` that follow from the type computed in."""
 
@@ -26,7 +28,7 @@ def build_optimizer(
         settings.pop(name, None)
     if dtype != 'float32' and device.type == 'cuda':
         settings.update(type='AmpOptimWrapper', dtype=dtype, loss_scale='dynamic')
-    return build_optim_wrapper(model, settings)
+    return build_optim_wrapper(model, with_fused_step(settings, device.type))
 
 
 def multiply_adds(call: Callable[[], Any]) -> float:
