@@ -52,5 +52,5 @@ def test_the_floor_is_that_of_large_products():
 def test_machine_can_be_written_as_json():
     machine = json.loads(json.dumps(measure.machine(CPU)))
     assert machine['versions']['torch'].split('+')[0] == torch.__version__.split('+')[0]
-    assert machine['device']
+    assert machine['device'].endswith(f', {torch.backends.cpu.get_cpu_capability()}')
     assert machine['threads'] >= 1
