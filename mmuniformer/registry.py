@@ -24,6 +24,12 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     scope=SCOPE,
     locations=['mmuniformer.engine.optim'],
 )
+PARAM_SCHEDULERS = Registry(
+    'parameter scheduler',
+    parent=root.PARAM_SCHEDULERS,
+    scope=SCOPE,
+    locations=['mmuniformer.engine.schedule'],
+)
 # These need mmcv, which every framework has, and none of the frameworks.
 DATASETS = Registry(
     'dataset', parent=root.DATASETS, scope=SCOPE, locations=['mmuniformer.datasets.video']

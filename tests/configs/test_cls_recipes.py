@@ -137,16 +137,14 @@ def test_warm_up_runs_inside_the_cosine(name):
     found = rates(load(name), 1, epochs)
     if name in TOKEN_LABELED:
         epochs -= 10
-        np.testing.assert_allclose(found[epochs:], 1e-5, rtol=1e-6)
+        np.testing.assert_allclose(found[epochs:], 1e-5, rtol=1e-9)
     warmup = epochs // (20 if name in LIGHT else 60)
     cosine = [
         1e-5 + (rate - 1e-5) * (1 + math.cos(math.pi * t / epochs)) / 2 for t in range(epochs)
     ]
     warm = [1e-6 + (rate - 1e-6) * t / warmup for t in range(warmup)]
-    # The cosine takes up to 0.6% off the warm-up of the light networks.
-    tolerance = 6e-3 if name in LIGHT else 1e-3
-    np.testing.assert_allclose(found[:warmup], warm, rtol=tolerance)
-    np.testing.assert_allclose(found[warmup:epochs], cosine[warmup:], rtol=1e-4)
+    np.testing.assert_allclose(found[:warmup], warm, rtol=1e-9)
+    np.testing.assert_allclose(found[warmup:epochs], cosine[warmup:], rtol=1e-9)
 
 
 @each_row

@@ -101,6 +101,7 @@ def train(name, folder, *options):
     return load_file(folder / 'work' / 'epoch_1.pth')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', [PLAIN, LIGHT, TOKENS])
 def test_recipes_train_test_and_predict(name, folders):
     saved = train(name, folders)
@@ -122,6 +123,7 @@ def test_recipes_train_test_and_predict(name, folders):
     assert {record['category'] for record in records} < set(CLASSES)
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_the_smaller_images(folders):
     train(TOKENS, folders)
     start = folders / 'start.pth'
@@ -140,6 +142,7 @@ def test_fine_tuning_names_the_missing_start(folders):
     assert 'checkpoints/uniformer_small_tl_224.pth' in result.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('maps', [True, False])
 def test_single_images_train_on_token_labels(maps, folders, monkeypatch):
     seen = []

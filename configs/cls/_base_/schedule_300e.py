@@ -12,10 +12,17 @@ optim_wrapper = dict(
     # no decay of biases, norms and 1-D scales
     paramwise_cfg=dict(flat_decay_mult=0.0),
 )
-# From 1e-6 up in 5 epochs, while the cosine down to 1e-5 already runs.
+# From 1e-6 up in 5 epochs; then the cosine down to 1e-5 has run for 5 epochs, too.
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6 / lr, end=6, by_epoch=True),
-    dict(type='CosineAnnealingLR', T_max=300, eta_min=1e-5, by_epoch=True),
+    dict(
+        type='mmuniformer.RunningCosineLR',
+        begin=5,
+        end=300,
+        T_max=300,
+        eta_min=1e-5,
+        by_epoch=True,
+    ),
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=1024)
 del lr

@@ -10,5 +10,5 @@ train_cfg = dict(max_epochs=310)
 optim_wrapper = dict(optimizer=dict(lr=lr))
 param_scheduler = _base_.param_scheduler
 param_scheduler[0].update(start_factor=1e-6 / lr)
-param_scheduler[1].update(end=301)
+param_scheduler[1].update(end=310)
 del lr

@@ -12,6 +12,6 @@ optim_wrapper = dict(
 )
 param_scheduler = _base_.param_scheduler
 param_scheduler[0].update(start_factor=1e-6 / lr, end=31)
-param_scheduler[1].update(T_max=600)
+param_scheduler[1].update(begin=30, end=600, T_max=600)
 auto_scale_lr = dict(base_batch_size=4096)
 del lr
