@@ -1,7 +1,7 @@
 _base_ = [
     '_base_/classifier_uniformer-tl.py',
     '_base_/imagenet_tl_384.py',
-    '_base_/schedule_60e.py',
+    '_base_/schedule_60e-tuning.py',
     '_base_/cls_runtime.py',
 ]
 
