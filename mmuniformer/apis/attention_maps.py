@@ -1,14 +1,16 @@
 """What a backbone attends to, recorded by hooks while it runs, in any layout.
 
-One image at a time. Maps are ``(h, w)`` in tokens of their stage.
+One image or clip at a time. Maps are ``(h, w)`` in tokens of their stage, of clips ``(t, h, w)``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +26,7 @@ Place = tuple[int, int]
 
 @dataclass
 class Record:
-    """What was recorded of one image."""
+    """What was recorded of one image or clip."""
 
     attention: dict[Place, Tensor] = field(default_factory=dict)
     """Attention of the query token to each token, mean over heads; NaN in other windows."""
@@ -35,30 +37,31 @@ class Record:
 
 
 def record(
-    backbone: StagedBackbone, image: Tensor, query: tuple[float, float] = (0.5, 0.5)
+    backbone: StagedBackbone, image: Tensor, query: Sequence[float] = (0.5, 0.5, 0.5)
 ) -> Record:
-    """Run a backbone in eval mode on one normalized image, ``(1, C, H, W)``, and record it.
+    """Run a backbone in eval mode on one normalized image or clip, and record it.
 
-    ``query`` is the place of the query token: x and y in [0, 1), as shares of width and height.
+    ``image`` is ``(1, C, H, W)`` or ``(1, C, T, H, W)``. ``query`` is the place of the query token:
+    x, y and of clips time, in [0, 1), as shares of width, height and length.
     """
     found = Record()
 
     def keep_attention(place: Place, block: GlobalBlock, inputs: tuple) -> None:
         x, window_size = (*inputs, None)[:2]
-        h, w = x.shape[2:]
         tokens = block.norm1(tokens_of(block.pos_embed(x)))
-        token = int(query[1] * h), int(query[0] * w)
+        size = x.shape[:1:-1]  # w, h and of clips t
+        token = tuple(int(share * side) for share, side in zip(query, size, strict=False))[::-1]
         found.attention[place] = attention_of(block.attn, tokens, token, window_size)
 
     def keep_tokens(place: Place, block: HourglassBlock, inputs: tuple, output: tuple) -> None:
         x, state = inputs
-        h, w = x.shape[2:]
-        kept = torch.ones(h * w, dtype=torch.bool, device=x.device)
+        size = x.shape[2:]
+        kept = torch.ones(size.numel(), dtype=torch.bool, device=x.device)
         if block.keep_ratio < 1:
             order = state.score[0].argsort(descending=True)
-            kept[order[int(h * w * block.keep_ratio) :]] = False
-        found.kept[place] = kept.view(h, w)
-        found.scores[place] = output[1].score[0].float().view(h, w)
+            kept[order[int(len(kept) * block.keep_ratio) :]] = False
+        found.kept[place] = kept.view(size)
+        found.scores[place] = output[1].score[0].float().view(size)
 
     with ExitStack() as hooks, torch.no_grad():
         for stage in range(backbone.num_stages):
@@ -75,23 +78,25 @@ def record(
 
 
 def attention_of(
-    attn: GlobalMHRA, x: Tensor, token: tuple[int, int], window_size: int | None
+    attn: GlobalMHRA, x: Tensor, token: tuple[int, ...], window_size: int | None
 ) -> Tensor:
-    """Return the attention of one token, at row and column, to each: ``(h, w)``, mean over heads.
+    """Return the attention of one token to each, a map like ``x``, mean over heads.
 
-    ``x`` is the input of ``attn``, ``(1, h, w, C)``. Outside the token's window the map is NaN.
+    ``x`` is the input of ``attn``, ``(1, h, w, C)`` or ``(1, t, h, w, C)``, and ``token`` a place
+    in it: row and column, of clips frame before them. Outside the token's window the map is NaN.
     """
-    (row, column), (h, w) = token, x.shape[1:3]
+    size = x.shape[1:-1]
     if window_size is None:
-        windows, window, index = x.flatten(1, 2), 0, row * w + column
+        windows, window, index = x.flatten(1, -2), 0, int(np.ravel_multi_index(token, size))
     else:
+        (row, column), (h, w) = token, size
         windows = partition(x, window_size)
         window = row // window_size * count_windows(w, window_size) + column // window_size
         index = row % window_size * window_size + column % window_size
     q, k, _ = attn.heads(windows[window : window + 1])
     weights = attention_weights(q[:, :, index : index + 1], k)[0, :, 0].mean(0)
     if window_size is None:
-        return weights.view(h, w)
+        return weights.view(size)
     everywhere = weights.new_full((*windows.shape[:2], 1), torch.nan)
     everywhere[window, :, 0] = weights
     return reverse(everywhere, window_size, h, w)[0, ..., 0]

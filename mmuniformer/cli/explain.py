@@ -10,7 +10,6 @@ import cv2
 
 from mmuniformer.apis.config import load_config
 from mmuniformer.apis.explain import explain
-from mmuniformer.apis.inference.decode import read_image
 from mmuniformer.cli.options import ConfigCommand, cfg_options, max_pixels
 from mmuniformer.errors import UserError, refuse_existing
 from mmuniformer.models.weights.files import whole_file
@@ -23,8 +22,14 @@ FORMATS = ('.png', '.jpg')
 @click.argument('checkpoint')
 @click.argument('image', type=click.Path(path_type=Path))
 @click.option(
-    '--query', type=float, nargs=2, metavar='X Y', help='Pixel of IMAGE.  [default: its center]'
-)
+    '--query', type=float, nargs=2, metavar='X Y',
+    help='Pixel of IMAGE; of a clip as the test pipeline resizes and crops it.  [default: its '
+    'center]',
+)  # fmt: skip
+@click.option(
+    '--frame', type=int, metavar='T',
+    help='Frame of the clip that the query is in, from 0.  [default: the middle]',
+)  # fmt: skip
 @click.option(
     '--out', type=click.Path(path_type=Path), metavar='FILE', default='explain.png',
     show_default=True, help=f'File to write ({", ".join(FORMATS)}).',
@@ -33,8 +38,8 @@ FORMATS = ('.png', '.jpg')
 @max_pixels
 @cfg_options
 def command(
-    config: str, checkpoint: str, image: Path, query: tuple[float, float] | None, out: Path,
-    force: bool, max_pixels: int, cfg_options: dict[str, Any],
+    config: str, checkpoint: str, image: Path, query: tuple[float, float] | None,
+    frame: int | None, out: Path, force: bool, max_pixels: int, cfg_options: dict[str, Any],
 ) -> None:  # fmt: skip
     """Draw what the backbone of CONFIG with the weights of CHECKPOINT attends to on IMAGE.
 
@@ -42,12 +47,15 @@ def command(
 
     UniFormer: the attention of the token at the query in stages 3 and 4, global, in windows and
     hybrid. UniFormerLight: the kept patches and the score of the class token.
+
+    Of networks for clips, IMAGE is a video or a folder of frames: the attention in space and time
+    is drawn frame by frame, a line for each block. A token stands for two frames.
     """
     if out.suffix.lower() not in FORMATS:
         raise UserError(f'--out {out}: use one of the suffixes {", ".join(FORMATS)}')
     refuse_existing(out, force)
-    pixels = read_image(image, max_pixels)
-    sheet = explain(load_config(config, cfg_options), checkpoint, pixels, query)
+    cfg = load_config(config, cfg_options)
+    sheet = explain(cfg, checkpoint, image, query, frame, max_pixels)
     try:
         with whole_file(out) as part:
             part.write_bytes(cv2.imencode(out.suffix, sheet)[1].tobytes())

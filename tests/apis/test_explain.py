@@ -6,14 +6,26 @@ import pytest
 import torch
 from click.testing import CliRunner
 from mmengine.config import Config
+from mmengine.dataset import Compose
 from new_style import SEGMENTOR
+from videos import write_video
 
 from mmuniformer.apis.attention_maps import attention_of, record
-from mmuniformer.apis.config import load_config
-from mmuniformer.apis.explain import heat, layout_lines, prepare, shown_blocks, tile
+from mmuniformer.apis.config import load_config, scope_of, split_data
+from mmuniformer.apis.explain import (
+    clip_lines,
+    heat,
+    layout_lines,
+    place_name,
+    prepare,
+    prepare_clip,
+    shown_blocks,
+    tile,
+)
+from mmuniformer.apis.models import build_model
 from mmuniformer.cli.explain import command
 from mmuniformer.errors import CheckpointError, UserError
-from mmuniformer.models import UniFormer, UniFormerLight
+from mmuniformer.models import UniFormer, UniFormer3D, UniFormerLight, UniFormerLight3D
 from mmuniformer.models.mhra import GlobalMHRA
 from mmuniformer.visualization.draw import overlay
 
@@ -297,11 +309,116 @@ def test_bad_input(files):
     assert not (files / 'out.png').exists()
 
 
-@pytest.mark.parametrize('kind', ['UniFormer3D', 'UniFormerLight3D'])
-def test_network_for_clips_is_refused(files, kind):
-    (files / 'normal.py').write_text(f"model = dict(type='mmuniformer.{kind}', arch='nano')")
-    with pytest.raises(UserError, match=f'^the backbone is a {kind}, for clips'):
-        run(files, 'normal')
+def clip(frames=5):
+    return torch.randn(1, 3, frames, 64, 96, generator=torch.Generator().manual_seed(0))
+
+
+def test_recorded_attention_of_a_clip_is_that_of_the_plain_matrix(monkeypatch):
+    from mmuniformer.models import mhra
+
+    matrices = []
+    weights = mhra.attention_weights
+
+    def spy(q, k):
+        matrices.append(weights(q, k))
+        return matrices[-1]
+
+    network = model(UniFormer3D, fused_attn=False)
+    with torch.no_grad():
+        monkeypatch.setattr(mhra, 'attention_weights', spy)
+        network(clip())
+        monkeypatch.undo()
+    found = record(network, clip(), query=(0.3, 0.9, 0.5))
+    # 3 x 4 x 6 tokens in stage 3, 3 x 2 x 3 in stage 4.
+    third = matrices[1][0, :, (1 * 4 + 3) * 6 + 1].mean(0).view(3, 4, 6)
+    torch.testing.assert_close(found.attention[3, 2], third)
+    last = matrices[4][0, :, (1 * 2 + 1) * 3 + 0].mean(0).view(3, 2, 3)
+    torch.testing.assert_close(found.attention[4, 1], last)
+
+
+def test_kept_patches_are_those_of_the_whole_clip():
+    found = record(model(UniFormerLight3D), clip())
+    for block in (2, 3, 4):
+        kept, score = found.kept[3, block], found.scores[3, block - 1]
+        assert kept.shape == (3, 4, 6)
+        assert kept.sum() == 3 * 4 * 6 // 2
+        assert score[kept].min() > score[~kept].max()
+
+
+TOY = 'uniformer3d-nano_toy-u4-64x64'
+
+
+@pytest.fixture
+def recognizer(tmp_path):
+    """The toy recognizer's config and a video; checkpoints of a normal and a light backbone."""
+    pytest.importorskip('mmaction')
+    write_video(tmp_path / 'clip.avi', 9, size=(80, 64))
+    load_config(TOY).dump(tmp_path / 'normal.py')
+    light = {'_delete_': True, 'type': 'mmuniformer.UniFormerLight3D', 'arch': 'nano'}
+    load_config(TOY, {'model.backbone': light}).dump(tmp_path / 'light.py')
+    for name, backbone in (('normal', UniFormer3D), ('light', UniFormerLight3D)):
+        torch.save(backbone('nano').state_dict(), tmp_path / f'{name}.pth')
+    return tmp_path
+
+
+@pytest.mark.parametrize('options', [
+    {}, {'test_dataloader.dataset.pipeline.2.channel_order': 'bgr'},
+    {'model.data_preprocessor.to_rgb': True}, {'test_dataloader.dataset.pipeline.1.num_clips': 3},
+], ids=str)  # fmt: skip
+def test_clip_is_what_the_network_gets_in_testing(recognizer, options):
+    path = recognizer / 'blue.avi'
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 10, (80, 64))
+    for index in range(8):
+        writer.write(np.full((64, 80, 3), (200, 100, 10 * index), np.uint8))
+    writer.release()
+    cfg = load_config(TOY, options)
+    views, tensor = prepare_clip(cfg, path, None)
+    with scope_of(cfg):
+        data = Compose(split_data(cfg)['pipeline'])({'filename': str(path), 'label': 0})
+        preprocessor = build_model(cfg).data_preprocessor
+    data = {'inputs': [data['inputs']], 'data_samples': [data['data_samples']]}
+    wanted = preprocessor(data)['inputs'][0]
+    torch.testing.assert_close(tensor[0], wanted[len(wanted) // 2], rtol=0, atol=1e-5)
+    assert len(views) == 4
+    assert np.abs(views[0].image[20, 20, :2].astype(int) - (200, 100)).max() < 8
+    assert views[0].query == (32, 32)
+
+
+def test_sheet_of_a_clip_has_a_line_for_each_block_and_a_tile_for_each_token_in_time(recognizer):
+    views, tensor = prepare_clip(load_config(TOY), recognizer / 'clip.avi', (10, 50))
+    lines = clip_lines(model(UniFormer3D), views, tensor, 3)
+    assert list(lines) == [place_name(place) for place in [(3, 1), (3, 3), (3, 4), (4, 1)]]
+    assert {tuple(image.shape) for tiles in lines.values() for image in tiles} == {(200, 200, 3)}
+    assert [len(tiles) for tiles in lines.values()] == [2] * 4
+    unmarked = clip_lines(model(UniFormer3D), views, tensor, 0)[place_name((4, 1))]
+    marked = lines[place_name((4, 1))]
+    # Another frame asks: the mark is in its tile.
+    assert (marked[1][145:170, 20:45] == (255, 255, 0)).all(-1).any()
+    assert not (unmarked[1][145:170, 20:45] == (255, 255, 0)).all(-1).any()
+
+
+def test_command_draws_what_networks_for_clips_attend_to(recognizer):
+    assert run(recognizer, 'normal', '--frame', 3, image='clip.avi').exit_code == 0
+    assert cv2.imread(str(recognizer / 'out.png')).shape[0] > 4 * 200
+    assert run(recognizer, 'light', '--force', image='clip.avi').exit_code == 0
+    for arguments, text in [
+        (('normal', '--frame', 4), '--frame 4 is outside the clip: its 4 frames count from 0'),
+        (('normal', '--frame', -1), '--frame -1 is outside'),
+        (('normal', '--query', 64, 0), 'outside the image of 64 x 64'),
+        (('light', '--frame', 0), 'hourglass'),
+    ]:
+        with pytest.raises(UserError, match=text):
+            run(recognizer, *arguments, '--force', image='clip.avi')
+    with pytest.raises(UserError, match='no.avi'):
+        run(recognizer, 'normal', '--force', image='no.avi')
+    settings = ('--cfg-options', 'model.backbone.split=True')
+    with pytest.raises(UserError, match='split=True: explain shows'):
+        run(recognizer, 'normal', '--force', *settings, image='clip.avi')
+
+
+def test_frame_is_of_clips(files):
+    with pytest.raises(UserError, match='--frame 0: the network takes images'):
+        run(files, 'normal', '--frame', 0)
 
 
 def test_config_of_a_backbone_alone(files):
