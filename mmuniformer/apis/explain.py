@@ -75,7 +75,8 @@ def explain(
         )
     if backbone.dims == 3:
         views, tensor = prepare_clip(cfg, Path(image), query, max_pixels)
-        return contact_sheet(clip_lines(backbone, views, tensor, frame), FRAMES_A_LINE)
+        lines = clip_lines(backbone, views, tensor, frame)
+        return contact_sheet(lines, min(FRAMES_A_LINE, max(map(len, lines.values()))))
     if frame is not None:
         raise UserError(f'--frame {frame}: the network takes images, leave the option out')
     if not isinstance(image, np.ndarray):

@@ -399,7 +399,9 @@ def test_sheet_of_a_clip_has_a_line_for_each_block_and_a_tile_for_each_token_in_
 
 def test_command_draws_what_networks_for_clips_attend_to(recognizer):
     assert run(recognizer, 'normal', '--frame', 3, image='clip.avi').exit_code == 0
-    assert cv2.imread(str(recognizer / 'out.png')).shape[0] > 4 * 200
+    height, width, _ = cv2.imread(str(recognizer / 'out.png')).shape
+    assert height > 4 * 200
+    assert 400 < width < 500
     assert run(recognizer, 'light', '--force', image='clip.avi').exit_code == 0
     for arguments, text in [
         (('normal', '--frame', 4), '--frame 4 is outside the clip: its 4 frames count from 0'),

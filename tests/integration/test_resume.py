@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 
 from mmuniformer.compat import load_file
+from mmuniformer.datasets.toy import labeled
+from mmuniformer.datasets.toy.write import write_toy_data
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -21,6 +24,11 @@ CONFIGS = {
     'td-hm_uniformer-nano_toy-128x96': ('mmpose', 'coco', 'epoch'),
 }
 LENGTH, STOP = 3, 2
+CLASSIFIERS = {
+    'uniformer-nano_toy-64x64': ('mmpretrain', 'cls', 0),
+    'uniformer3d-nano_toy-u4-64x64': ('mmaction', 'video', 2),
+}
+"""Framework, folder of the data, worker processes."""
 
 
 class Interrupted(Exception):
@@ -101,3 +109,69 @@ def test_resumed_training_is_the_uninterrupted_one(toy_root, tmp_path, name, wor
             assert torch.equal(value, second[part][key]), (part, key)
     assert first['param_schedulers'] == second['param_schedulers']
     assert torch.equal(first['random_state']['torch'], second['random_state']['torch'])
+
+
+class Terminates(Hook):
+    """Sends this process SIGTERM in an iteration, of those that run here."""
+
+    def __init__(self, iteration):
+        self.iteration = iteration
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == self.iteration:
+            signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize('name', CLASSIFIERS)
+def test_classifiers_go_on_in_the_middle_of_an_epoch(tmp_path, monkeypatch, name):
+    framework, folder, workers = CLASSIFIERS[name]
+    pytest.importorskip(framework)
+    monkeypatch.setattr(labeled, 'CLIPS_PER_MOTION', {'train': 2, 'val': 1})
+    data = write_toy_data(tmp_path / 'toy', seed=0, train_images=8, val_images=4, size=64)
+    labeled.write_toy_crops(data)
+    labeled.write_toy_clips(data)
+
+    def train(part, resume=False, stop=None):
+        config = load(name)
+        config.work_dir = str(tmp_path / ('whole' if part == 'whole' else 'parts'))
+        config.experiment_name = config.visualizer.name = f'{tmp_path}/{part}'
+        config.merge_from_dict(
+            {
+                **{
+                    f'{split}_dataloader.dataset.{key}': value
+                    for split in ('train', 'val')
+                    for key, value in (('data_root', f'{data.out}/{folder}/'), ('indices', 12))
+                },
+                'model.backbone.drop_path_rate': 0.5,
+                'train_dataloader.batch_size': 4,
+                'train_dataloader.num_workers': workers,
+                'train_cfg.max_epochs': 2,
+                'train_cfg.val_interval': 2,
+                'default_hooks.checkpoint.interval': 2,
+                'log_level': 'WARNING',
+                'resume': resume,
+            }
+        )
+        runner = RUNNERS.build(config)
+        recorder = Recorder('iter', None)
+        runner.register_hook(recorder)
+        runner.register_hook(Terminates(stop))
+        if stop is None:
+            runner.train()
+        else:
+            with pytest.raises(SystemExit, match='143'):
+                runner.train()
+        runner.train_loop.dataloader_iterator = None
+        runner.train_dataloader._iterator = None
+        return recorder.losses
+
+    whole = train('whole')
+    begun = train('begun', stop=1)
+    torch.manual_seed(1)
+    assert (len(whole), len(begun)) == (6, 2)
+    assert begun + train('resumed', resume=True) == whole
+    first, second = (
+        load_file(tmp_path / part / 'epoch_2.pth')['state_dict'] for part in ('whole', 'parts')
+    )
+    assert first.keys() == second.keys()
+    assert [key for key, value in first.items() if not torch.equal(value, second[key])] == []
