@@ -132,6 +132,8 @@ class StagedBackbone(BaseModule):
             self.add_module(f'norm{stage + 1}', norm)
         self.register_buffer('deployed', None)
         self.apply(reset_parameters)
+        if channels_last:
+            self.apply(lay_out_as_gradients)
         self.freeze()
 
     def check_names(self, fields: Mapping[str, Any]) -> None:
@@ -341,6 +343,18 @@ def check_positive(name: str, value: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f'{name}={value!r} should be an integer from 1 up')
     return value
+
+
+def lay_out_as_gradients(module: nn.Module) -> None:
+    """Give depthwise weights the strides that channels-last gradients have.
+
+    Those of ``(C, 1, k, k)`` are ambiguous: the same elements in the same order. DDP copies
+    gradients whose strides are not the weights'.
+    """
+    if isinstance(module, (nn.Conv2d, nn.Conv3d)) and module.groups > 1:
+        weight = module.weight.data
+        first, _, *others = weight.stride()
+        module.weight.data = weight.as_strided(weight.shape, (first, 1, *others))
 
 
 def check_rates(**rates: float) -> None:

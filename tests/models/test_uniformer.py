@@ -434,3 +434,15 @@ def test_values_of_odd_kinds_are_taken_or_named(kind):
                 reasons[name, repr(value)] = str(error)
     assert not {key: reason for key, reason in reasons.items() if key[0] not in reason}
     assert len(reasons) > 300
+
+
+@pytest.mark.parametrize(('network', 'shape'), [(UniFormer, (64, 64)), (UniFormer3D, (4, 64, 64))])
+def test_gradients_have_the_strides_of_the_weights(network, shape):
+    """Else DDP copies them in every step."""
+    model = network(arch='nano').train()
+    out = model(torch.randn(2, 3, *shape))
+    sum(each.square().sum() for each in (out if isinstance(out, tuple) else [out])).backward()
+    depthwise = [m for m in model.modules() if getattr(m, 'groups', 1) > 1]
+    assert len(depthwise) == sum(model.depths) + sum(model.depths[:2])
+    for layer in depthwise:
+        assert layer.weight.grad.stride() == layer.weight.stride()
