@@ -37,6 +37,9 @@ OPERATORS = {
 }
 """Parts of the names that tell them, the first that fits."""
 
+SIDES = {'cpu': 2048, 'cuda': 8192}
+"""Of the matrices whose product is a machine's pace."""
+
 
 def interleaved(
     calls: Mapping[Hashable, Callable[[], Any]], repeats: int, device: torch.device,
@@ -71,7 +74,7 @@ def products(
         x = torch.rand(shape, device=device).to(dtype)
         return x.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else x
 
-    side = 8192 if device.type == 'cuda' else 2048
+    side = SIDES[device.type]
     square = functools.partial(torch.mm, random(side, side), random(side, side))
     calls = {f'{side} x {side} matrices': (square, side**3)}
     for height, width, inner, outer in layers:

@@ -63,7 +63,7 @@ def test_whole_steps_are_measured(tmp_path, monkeypatch):
     assert list(record['rates']) == ['bfloat16']
     assert len(record['rates']['bfloat16']) == 5  # of matrices, and of each stage
     for row in record['rows']:
-        assert 0 < row['of_rate'] < 1
+        assert 0 < row['of_rate'] < 5  # of a pace of small products
         assert row['difference'] is None
 
 
