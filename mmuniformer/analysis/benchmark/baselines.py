@@ -40,6 +40,7 @@ class Baseline(NamedTuple):
     channels: tuple[int, int, int, int] | None  # None: as ours
     published: dict[str, str]  # accuracy in place of ours, and by whom; by pattern of the config
     package: str | None = None  # what it needs beyond the task's framework
+    of_mmpretrain: tuple[tuple[str, Any], ...] = ()  # settings that its class there has
 
 
 def uniformer_of_mmaction(ours: StagedBackbone) -> dict[str, Any]:
@@ -55,7 +56,7 @@ BASELINES = (
         'upernet_*160k_ade20k-512x512': '44.41 mIoU (MMSegmentation)',
         'td-hm_*coco-256x192': '72.4 AP (MMPose)',
         'uniformer-*300e_in1k': '81.18 Top 1 Accuracy (MMPretrain)',
-    }),
+    }, of_mmpretrain=(('pad_small_map', True),)),
     Baseline('ConvNeXt-T', CONVNEXT, (96, 192, 384, 768), {
         'mask-rcnn_*ms-crop-3x_coco': '46.2 box AP, 41.7 mask AP (MMDetection)',
         'upernet_*160k_ade20k-512x512': '46.11 mIoU (MMSegmentation)',
@@ -115,6 +116,8 @@ def in_place(cfg: Config, baseline: Baseline) -> Config:
     indices = {'out_indices': backbone.get('out_indices', (0, 1, 2, 3))} if ours.dims == 2 else {}
     backbone.clear()
     backbone.update(theirs, type=scoped, **indices)
+    if scoped.startswith('mmpretrain.'):
+        backbone.update(dict(baseline.of_mmpretrain))
     if baseline.package:
         cfg.custom_imports = {'imports': [f'{baseline.package}.models']}
     return cfg

@@ -293,7 +293,9 @@ def test_another_backbone_takes_the_place_at_equal_head():
     assert estimator.backbone.out_indices == (3,)
     assert estimator.head.in_channels == 2048
     classifier = in_place(load_config(SHIPPED['cls']), SWIN).model
-    assert classifier.backbone == {'type': 'mmpretrain.SwinTransformer', 'out_indices': (3,)}
+    assert classifier.backbone == {
+        'type': 'mmpretrain.SwinTransformer', 'out_indices': (3,), 'pad_small_map': True
+    }  # fmt: skip
     assert classifier.head.in_channels == 768
     own, swin, slow = (in_place(load_config(SHIPPED['video']), b).model for b in CLIP_BASELINES)
     assert own.backbone == {
@@ -361,6 +363,18 @@ def test_baselines_are_measured(tmp_path, in_process):
     assert found['Swin-T']['gflops'] > found['fused']['gflops']
     assert found['Swin-T']['images_per_second'] > 0
     assert found['Swin-T']['speedup'] is None
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_baselines_of_images_are_measured(tmp_path, in_process):
+    pytest.importorskip('mmpretrain')
+    rows = rows_of(
+        tmp_path, 'cls', TOYS['cls'], '--against', '--profiles', 'fused', '--shape', 64, 64
+    )
+    found = {row['profile']: round(row['params_m'], 1) for row in rows}
+    assert found == {'fused': 0.5, 'Swin-T': 27.5, 'ConvNeXt-T': 27.8, 'ResNet-50': 23.5}
+    assert all(row['images_per_second'] > 0 for row in rows)
 
 
 @pytest.mark.slow
