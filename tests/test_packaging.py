@@ -39,9 +39,11 @@ def copy_checkout(repository, target):
     for name in ('mmuniformer', 'configs', 'tools', 'requirements'):
         ignored = shutil.ignore_patterns('__pycache__')
         shutil.copytree(repository / name, target / name, ignore=ignored)
-    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'model-index.yml', 'README.md'):
+    for name in (
+        *('setup.py', 'pyproject.toml', 'MANIFEST.in', 'model-index.yml', 'README.md', 'LICENSE'),
+        'mmuniformer_command.py',
+    ):
         shutil.copyfile(repository / name, target / name)
-    shutil.copyfile(repository / 'LICENSE', target / 'LICENSE')
 
 
 @pytest.fixture(scope='module')
@@ -91,7 +93,7 @@ def test_wheel_holds_the_package_and_nothing_stale(wheel, repository):
     modules = {n.removeprefix('mmuniformer/') for n in names if n.startswith('mmuniformer/')}
     assert modules == files_under(repository / 'mmuniformer')
     others = {name.partition('/')[0] for name in names} - {'mmuniformer'}
-    assert [name for name in others if not name.endswith('.dist-info')] == []
+    assert [n for n in others if not n.endswith('.dist-info')] == ['mmuniformer_command.py']
     assert not [name for name in wheel.namelist() if 'deleted' in name]
 
 
@@ -107,7 +109,7 @@ def test_wheel_metadata_leaves_the_frameworks_to_the_user(wheel):
 
 def test_wheel_has_the_command_and_the_license(wheel):
     (entry,) = [name for name in wheel.namelist() if name.endswith('entry_points.txt')]
-    assert 'mmuniformer = mmuniformer.cli:main' in wheel.read(entry).decode()
+    assert 'mmuniformer = mmuniformer_command:main' in wheel.read(entry).decode()
     (license_,) = [name for name in wheel.namelist() if name.endswith('LICENSE')]
     assert b'Apache License' in wheel.read(license_)[:200]
 

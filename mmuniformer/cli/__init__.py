@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import click
 
+from mmuniformer.cli.loading import starting
 from mmuniformer.errors import UserError
 from mmuniformer.version import __version__
 
@@ -39,13 +40,8 @@ class LazyGroup(click.Group):
         """Import the command."""
         if cmd_name not in COMMANDS:
             return None
-        try:
+        with starting(f'mmuniformer {cmd_name}'):
             module = importlib.import_module(f'mmuniformer.cli.{cmd_name.replace("-", "_")}')
-        except (ImportError, OSError, RuntimeError) as error:
-            raise UserError(
-                f'{cmd_name} cannot start: {type(error).__name__}: {error}. '
-                'Run `mmuniformer doctor` for a fix.'
-            ) from error
         return module.command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -74,6 +70,9 @@ def group() -> None:
     """Detect, segment and estimate poses with UniFormer backbones."""
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line, by default with the arguments of the process."""
-    group.main(args=arguments, prog_name='mmuniformer')
+def main(arguments: Sequence[str] | None = None, set_up: Callable[[], None] | None = None) -> None:
+    """Run the command line, by default with the arguments of the process.
+
+    ``set_up`` executes the package's ``__init__``, where this has not been done.
+    """
+    group.main(args=arguments, prog_name='mmuniformer', obj=set_up)

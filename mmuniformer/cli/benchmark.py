@@ -7,48 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-import torch
-from mmengine.config import Config
-from mmengine.registry import DATASETS
-from rich.console import Console
 
-from mmuniformer.analysis.benchmark import report
-from mmuniformer.analysis.benchmark.cases import PROFILES, SWITCHES, Settings, parse_profiles
-from mmuniformer.analysis.benchmark.run import make_cases, measure_cases
-from mmuniformer.analysis.complexity import published_shape
-from mmuniformer.analysis.layouts import TEST_LAYOUTS, Layout, backbone_settings, layouts_of
-from mmuniformer.apis.config import TASKS, framework_of, load_config, scope_of
-from mmuniformer.cli.options import ConfigCommand, cfg_options, device
-from mmuniformer.datasets.checks.dataset import check_dataset
-from mmuniformer.datasets.checks.label_maps import check_files
+from mmuniformer.analysis.benchmark.profiles import PROFILES, parse_profiles
+from mmuniformer.cli.loading import loading
+from mmuniformer.cli.options import TASKS, ConfigCommand, cfg_options, device
 from mmuniformer.errors import UserError, refuse_existing
-from mmuniformer.models.arch import UNIFORMER, UNIFORMER_LIGHT
 
-LIGHT = 'light-'
-ARCHS = (*UNIFORMER, *(LIGHT + name for name in UNIFORMER_LIGHT))
 ARCH_SHAPE = (512, 512)
 DEFAULT_PROFILES = {'inference': 'plain,fused,deploy,bf16', 'training': 'plain,fused,cp,bf16'}
 LISTED = '; '.join(f'{profile.name}: {profile.about}' for profile in PROFILES.values())
-
-
-def config_of(task: str, network: str, cfg_options: dict[str, Any]) -> Config:
-    """Return a task's config; that of a backbone has it as its model, or is made from an arch."""
-    for key in {f'model.backbone.{name}' for name in SWITCHES} & cfg_options.keys():
-        raise UserError(f'--cfg-options {key}: profiles set it, choose by --profiles')
-    if task == 'backbone' and network in ARCHS:
-        kind = 'UniFormerLight' if network.startswith(LIGHT) else 'UniFormer'
-        settings = {'type': f'mmuniformer.{kind}', 'arch': network.removeprefix(LIGHT)}
-        cfg = Config({'model': {'backbone': settings}})
-        cfg.merge_from_dict(cfg_options)
-    else:
-        cfg = load_config(network, cfg_options)
-    if task != 'backbone' and framework_of(cfg) != TASKS[task].scope:
-        raise UserError(f'{network} is not a config of a {TASKS[task].model}')
-    if 'model' not in cfg or not Layout.of(cfg).name:
-        raise UserError(f'{network}: the config has no model with a UniFormer backbone')
-    if task == 'backbone':
-        cfg.model = backbone_settings(cfg)
-    return cfg
 
 
 @click.command('benchmark', cls=ConfigCommand)
@@ -124,6 +91,20 @@ def command(
         raise UserError('a backbone is measured without CHECKPOINT: leave it out')
     if step and (task == 'backbone' or not train):
         raise UserError('--step: the optimizer runs in the training of a whole model, with --train')
+    with loading():
+        import torch
+        from mmengine.registry import DATASETS
+        from rich.console import Console
+
+        from mmuniformer.analysis.benchmark import report
+        from mmuniformer.analysis.benchmark.cases import Settings
+        from mmuniformer.analysis.benchmark.network import ARCHS, config_of
+        from mmuniformer.analysis.benchmark.run import make_cases, measure_cases
+        from mmuniformer.analysis.complexity import published_shape
+        from mmuniformer.analysis.layouts import TEST_LAYOUTS, Layout, layouts_of
+        from mmuniformer.apis.config import scope_of
+        from mmuniformer.datasets.checks.dataset import check_dataset
+        from mmuniformer.datasets.checks.label_maps import check_files
     cfg = config_of(task, network, cfg_options)
     mode = 'training' if train else 'inference'
     if task == 'seg' and not train:

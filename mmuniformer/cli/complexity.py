@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from mmuniformer.analysis.complexity import Part, complexity, find_published, published_shape
-from mmuniformer.analysis.layouts import LAYOUT_OPTIONS
-from mmuniformer.apis.config import clip_views, find_config, load_config
+from mmuniformer.cli.loading import loading
 from mmuniformer.cli.options import ConfigCommand, cfg_options
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from mmuniformer.analysis.complexity import Part
 
 
 @click.command('complexity', cls=ConfigCommand)
@@ -32,6 +34,12 @@ def command(config: str, shape: tuple[int, int] | None, as_json: bool, cfg_optio
     CONFIG is a path, or the name of a shipped config. FLOPs are multiply-adds, attention included,
     softmax and norms left out.
     """
+    with loading():
+        from rich.console import Console
+
+        from mmuniformer.analysis.complexity import complexity, find_published, published_shape
+        from mmuniformer.analysis.layouts import LAYOUT_OPTIONS
+        from mmuniformer.apis.config import clip_views, find_config, load_config
     file = find_config(config)
     cfg = load_config(file, cfg_options)
     total = complexity(cfg, shape)
@@ -59,6 +67,8 @@ def command(config: str, shape: tuple[int, int] | None, as_json: bool, cfg_optio
 
 def table_of(total: Part) -> Table:
     """Lay the cost out by component and stage."""
+    from rich.table import Table
+
     table = Table('component')
     for header in ('params (M)', 'FLOPs (G)', 'share'):
         table.add_column(header, justify='right')

@@ -7,11 +7,9 @@ from typing import Any
 
 import click
 
-from mmuniformer.apis.config import load_config
-from mmuniformer.apis.flatten import flatten
+from mmuniformer.cli.loading import loading
 from mmuniformer.cli.options import ConfigCommand, cfg_options
 from mmuniformer.errors import UserError, refuse_existing
-from mmuniformer.models.weights.files import whole_file
 
 
 @click.command('config', cls=ConfigCommand)
@@ -31,6 +29,10 @@ def command(config: str, out: Path | None, force: bool, cfg_options: dict[str, A
     mmuniformer config mask-rcnn_uniformer-small-h14_fpn_amp-1x_coco --out my.py
     mmuniformer train my.py
     """  # noqa: D301
+    with loading():
+        from mmuniformer.apis.config import load_config
+        from mmuniformer.apis.flatten import flatten
+        from mmuniformer.models.weights.files import whole_file
     text = flatten(load_config(config, cfg_options))
     if out is None:
         click.echo(text, nl=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mmuniformer.apis.convert import convert
+from mmuniformer.cli.loading import loading
 
 
 @click.command('convert')
@@ -47,5 +47,7 @@ def command(
     mmuniformer convert uniformer_small_k400_16x4.pth k400.pth --to mmaction \
         --labels k400-authors k400
     """  # noqa: D301
+    with loading():
+        from mmuniformer.apis.convert import convert
     for subject, text in convert(source, target, to, head_dim, force, labels).items():
         click.echo(f'{subject:16} {text}')

@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import cv2
 
-from mmuniformer.apis.config import load_config
-from mmuniformer.apis.explain import explain
+from mmuniformer.cli.loading import loading
 from mmuniformer.cli.options import ConfigCommand, cfg_options, max_pixels
 from mmuniformer.errors import UserError, refuse_existing
-from mmuniformer.models.weights.files import whole_file
 
 FORMATS = ('.png', '.jpg')
 
@@ -54,6 +51,12 @@ def command(
     if out.suffix.lower() not in FORMATS:
         raise UserError(f'--out {out}: use one of the suffixes {", ".join(FORMATS)}')
     refuse_existing(out, force)
+    with loading():
+        import cv2
+
+        from mmuniformer.apis.config import load_config
+        from mmuniformer.apis.explain import explain
+        from mmuniformer.models.weights.files import whole_file
     cfg = load_config(config, cfg_options)
     sheet = explain(cfg, checkpoint, image, query, frame, max_pixels)
     try:

@@ -6,19 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
-from mmuniformer.apis.config import load_config
+from mmuniformer.cli.loading import loading
 from mmuniformer.cli.options import ConfigCommand, cfg_options
-from mmuniformer.deployment.export import Options, export
-from mmuniformer.deployment.files import FORMATS
 
 
 @click.command('export', cls=ConfigCommand)
 @click.argument('config')
 @click.argument('checkpoint', required=False)
 @click.option(
-    '--format', type=click.Choice(list(FORMATS)), default=Options.format, show_default=True,
+    '--format', type=click.Choice(['onnx', 'torch-export']), default='onnx', show_default=True,
     help='Format of the file.',
 )  # fmt: skip
 @click.option('--backbone-only', is_flag=True, help='Leave neck and heads out.')
@@ -36,11 +33,11 @@ from mmuniformer.deployment.files import FORMATS
     '3 frames and more]',
 )  # fmt: skip
 @click.option(
-    '--check/--no-check', default=Options.check, show_default=True,
+    '--check/--no-check', default=True, show_default=True,
     help='Compare the file with PyTorch, and delete it if outputs differ.',
 )  # fmt: skip
 @click.option(
-    '--tolerance', type=click.FloatRange(0), default=Options.tolerance, show_default=True,
+    '--tolerance', type=click.FloatRange(0), default=1e-3, show_default=True,
     help='Largest error, relative to max(|output|, 1).',
 )  # fmt: skip
 @click.option(
@@ -65,6 +62,11 @@ def command(
     clips are single views: `logits` (B, classes), before the softmax. Of a Mask R-CNN, for one
     image of one size: `boxes`, `scores`, `labels` and `masks`.
     """
+    with loading():
+        from rich.console import Console
+
+        from mmuniformer.apis.config import load_config
+        from mmuniformer.deployment.export import Options, export
     console = Console()
     file = export(load_config(config, cfg_options), checkpoint, Options(**options), console)
     console.print(f'{file}: {file.stat().st_size / 1e6:.1f} MB', soft_wrap=True)

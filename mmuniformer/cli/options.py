@@ -8,7 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-from mmengine.config import DictAction
+
+from mmuniformer.cli.loading import loading
+
+# Copies of what stands where an import takes seconds; a test compares them.
+TASKS = ('det', 'seg', 'pose', 'cls', 'video')
+MAX_PIXELS = 2**28 // 3
 
 
 class ConfigCommand(click.Command):
@@ -25,19 +30,27 @@ class ConfigCommand(click.Command):
             repeated.append(arg)
         return super().parse_args(ctx, repeated)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Read the settings once the options are known to be right: mmengine imports torch."""
+        ctx.params['cfg_options'] = parse_cfg_options(ctx, ctx.params['cfg_options'])
+        return super().invoke(ctx)
 
-def parse_cfg_options(
-    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
-) -> dict[str, Any]:
+
+def parse_cfg_options(ctx: click.Context, values: tuple[str, ...]) -> dict[str, Any]:
     """Read ``key=value`` texts as mmengine does."""
+    if not values:
+        return {}
+    hint = "'--cfg-options'"
     for value in values:
         if '=' not in value:
-            raise click.BadParameter(f'{value!r} is not KEY=VALUE', ctx, param)
+            raise click.BadParameter(f'{value!r} is not KEY=VALUE', ctx, param_hint=hint)
+    with loading():
+        from mmengine.config import DictAction
     found = argparse.Namespace()
     try:
         DictAction(['--cfg-options'], 'cfg_options')(None, found, values)
     except AssertionError as error:  # how mmengine reports brackets that do not match
-        raise click.BadParameter(str(error), ctx, param) from error
+        raise click.BadParameter(str(error), ctx, param_hint=hint) from error
     return found.cfg_options
 
 
@@ -45,7 +58,6 @@ cfg_options = click.option(
     '--cfg-options',
     multiple=True,
     metavar='KEY=VALUE ...',
-    callback=parse_cfg_options,
     help='Override settings of the config.',
 )
 """For commands with ``cls=ConfigCommand``."""
@@ -55,17 +67,10 @@ device = click.option(
 )
 
 
-def default_max_pixels() -> int:
-    """Return the default of ``--max-pixels``."""
-    from mmuniformer.apis.inference.decode import MAX_PIXELS
-
-    return MAX_PIXELS
-
-
 max_pixels = click.option(
     '--max-pixels',
     type=click.IntRange(1),
-    default=default_max_pixels,
+    default=MAX_PIXELS,
     show_default='89 million',
     help='Pixels of the largest image or video frame that is decoded.',
 )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mmuniformer.cli.loading import loading
 from mmuniformer.cli.options import ConfigCommand, cfg_options, device, max_pixels
 from mmuniformer.errors import InputError, UserError
 
@@ -27,15 +28,15 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 threshold = partial(click.option, type=click.FloatRange(0, 1), default=0.3, show_default=True)
 
 
-def read_ann_file(ctx: click.Context, param: click.Parameter, path: Path | None) -> Any:
-    """Read the COCO data set of ``--ann-file``."""
-    from mmuniformer.apis.inference.coco import read_coco
-
-    return read_coco(path) if path else None
-
-
 def shared(function: Callable[..., None]) -> Callable[..., None]:
-    """Add what the tasks have in common: arguments first, then options."""
+    """Add what the tasks have in common: arguments first, then options; and load what they use."""
+
+    @wraps(function)
+    def loaded(ann_file: Path | None, **options: Any) -> None:
+        with loading():
+            from mmuniformer.apis.inference.coco import read_coco
+        function(data_set=read_coco(ann_file) if ann_file else None, **options)
+
     decorators = (
         click.argument('config'),
         click.argument('checkpoint'),
@@ -55,10 +56,8 @@ def shared(function: Callable[..., None]) -> Callable[..., None]:
         click.option('--amp', is_flag=True, help='Run in bf16 on a CPU, in fp16 on a GPU.'),
         click.option(
             '--ann-file',
-            'data_set',
             type=FILE,
             metavar='FILE',
-            callback=read_ann_file,
             help='COCO data set that lists the images: results take its ids.',
         ),
         click.option('--no-vis', is_flag=True, help='Write no drawings.'),
@@ -66,8 +65,8 @@ def shared(function: Callable[..., None]) -> Callable[..., None]:
         cfg_options,
     )
     for decorator in reversed(decorators):
-        function = decorator(function)
-    return function
+        loaded = decorator(loaded)
+    return loaded
 
 
 @click.group()

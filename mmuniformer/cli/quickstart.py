@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from mmuniformer.apis.quickstart import EXAMPLES, installed_tasks, quickstart
+from mmuniformer.cli.loading import loading
+from mmuniformer.cli.options import TASKS
 
 
 @click.command('quickstart')
 @click.option(
-    '--task', 'tasks', multiple=True, type=click.Choice(list(EXAMPLES)),
+    '--task', 'tasks', multiple=True, type=click.Choice(TASKS),
     help='Run this task only; may be repeated.  [default: all whose framework is installed]',
 )  # fmt: skip
 @click.option(
@@ -24,6 +25,8 @@ def command(tasks: tuple[str, ...], out: Path) -> None:
 
     Takes minutes on two CPU cores. Writes data/toy below the current folder unless it exists.
     """
+    with loading():
+        from mmuniformer.apis.quickstart import installed_tasks, quickstart
     results = quickstart(
         tasks or installed_tasks(), out, say=lambda text: click.secho(f'\n{text}', bold=True)
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from mmuniformer.apis.train import evaluate
+from mmuniformer.cli.loading import loading
 from mmuniformer.cli.options import ConfigCommand, cfg_options, run_options
 
 
@@ -22,4 +22,6 @@ def command(config: str, checkpoint: str, **options: Any) -> None:
     CONFIG is a path, or the name of a shipped config; CHECKPOINT is a path or URL. Predictions are
     drawn and written by `mmuniformer predict`.
     """
+    with loading():
+        from mmuniformer.apis.train import evaluate
     evaluate(config, checkpoint, **options)

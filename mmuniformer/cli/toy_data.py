@@ -5,12 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 
-from mmuniformer.datasets.toy.folder import Settings
-from mmuniformer.datasets.toy.labeled import write_toy_clips, write_toy_crops
-from mmuniformer.datasets.toy.write import CLASSES, write_toy_data
+from mmuniformer.cli.loading import loading
 
 
 def _setting(name: str, default: int, text: str):
@@ -19,10 +15,10 @@ def _setting(name: str, default: int, text: str):
 
 @click.command('toy-data')
 @click.argument('out', metavar='DIR', type=click.Path(path_type=Path))
-@_setting('--seed', Settings.seed, 'Seed of the scenes.')
-@_setting('--images', Settings.train_images, 'Number of training images.')
-@_setting('--val-images', Settings.val_images, 'Number of held-out images.')
-@_setting('--size', Settings.size, 'Side of the images in pixels.')
+@_setting('--seed', 0, 'Seed of the scenes.')
+@_setting('--images', 400, 'Number of training images.')
+@_setting('--val-images', 48, 'Number of held-out images.')
+@_setting('--size', 128, 'Side of the images in pixels.')
 @click.option('--force', is_flag=True, help='Replace what an earlier run wrote to DIR.')
 def command(out: Path, seed: int, images: int, val_images: int, size: int, force: bool) -> None:
     """Write toy scenes to the folder DIR, as COCO and ADE style datasets.
@@ -30,6 +26,12 @@ def command(out: Path, seed: int, images: int, val_images: int, size: int, force
     DIR/coco is a data root for detection and pose, DIR/ade one for segmentation. DIR/cls and
     DIR/video hold images of single objects and clips of moving ones, in a folder a class.
     """
+    with loading():
+        from rich.console import Console
+        from rich.progress import Progress
+
+        from mmuniformer.datasets.toy.labeled import write_toy_clips, write_toy_crops
+        from mmuniformer.datasets.toy.write import CLASSES, write_toy_data
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task('toy scenes', total=images + val_images)
         data = write_toy_data(

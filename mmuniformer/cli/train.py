@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from mmuniformer.apis.train import train
+from mmuniformer.cli.loading import loading
 from mmuniformer.cli.options import ConfigCommand, cfg_options, run_options
 
 
@@ -28,4 +28,6 @@ def command(config: str, **options: Any) -> None:
 
     CONFIG is a path, or the name of a shipped config.
     """
+    with loading():
+        from mmuniformer.apis.train import train
     train(config, **options)

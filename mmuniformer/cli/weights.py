@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from mmuniformer.apis.weights import fetch_released, verify
-from mmuniformer.models.weights import catalog
+from mmuniformer.cli.loading import loading
 
 
 @click.group()
@@ -24,6 +23,8 @@ def list_files(pattern: str) -> None:
     \b
     mmuniformer weights list '*small*'
     """  # noqa: D301
+    with loading():
+        from mmuniformer.models.weights import catalog
     files = [
         file
         for file in catalog.RELEASED_FILES
@@ -53,6 +54,8 @@ def fetch(name: str, out: Path | None, force: bool) -> None:
     \b
     mmuniformer weights fetch uniformer_small
     """  # noqa: D301
+    with loading():
+        from mmuniformer.apis.weights import fetch_released
     click.echo(fetch_released(name, out, force))
 
 
@@ -60,5 +63,7 @@ def fetch(name: str, out: Path | None, force: bool) -> None:
 @click.argument('file')
 def verify_file(file: str) -> None:
     """Compare FILE with what was published, and read it without running code in it."""
+    with loading():
+        from mmuniformer.apis.weights import verify
     for subject, text in verify(file).items():
         click.echo(f'{subject:12} {text}')

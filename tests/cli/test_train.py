@@ -4,9 +4,8 @@ import os
 
 import pytest
 
+from mmuniformer.apis import train
 from mmuniformer.cli import main
-from mmuniformer.cli import test as test_command
-from mmuniformer.cli import train as train_command
 from mmuniformer.errors import UserError
 
 NOTHING = {'work_dir': None, 'launcher': 'none', 'cfg_options': {}}
@@ -22,8 +21,8 @@ def calls(monkeypatch):
     def call(*arguments, **options):
         made.append((*arguments, options))
 
-    monkeypatch.setattr(train_command, 'train', call)
-    monkeypatch.setattr(test_command, 'evaluate', call)
+    monkeypatch.setattr(train, 'train', call)
+    monkeypatch.setattr(train, 'evaluate', call)
     monkeypatch.setenv('LOCAL_RANK', '')  # so that it is restored
     monkeypatch.delenv('LOCAL_RANK')
     return made
@@ -85,7 +84,7 @@ def test_user_errors_are_one_line_and_status_1(calls, monkeypatch, capsys):
     def refuse(*arguments, **options):
         raise UserError('some.py is refused')
 
-    monkeypatch.setattr(train_command, 'train', refuse)
+    monkeypatch.setattr(train, 'train', refuse)
     assert run('train', 'some.py') == 1
     assert capsys.readouterr().err == 'Error: some.py is refused\n'
 

@@ -37,8 +37,8 @@ PYTHONS = {
 PREFERRED = 'python3.11'
 # mmuniformer is installed again when one of these changes.
 SOURCES = (
-    *('mmuniformer', 'configs', 'tools/train.py', 'tools/test.py', 'model-index.yml'),
-    *('requirements', 'setup.py', 'pyproject.toml'),
+    *('mmuniformer', 'mmuniformer_command.py', 'configs', 'tools/train.py', 'tools/test.py'),
+    *('model-index.yml', 'requirements', 'setup.py', 'pyproject.toml'),
 )
 HEARTBEAT_SECONDS = 15
 FIX_TORCH = os.environ.get('MMUNIFORMER_FIX_TORCH', '')

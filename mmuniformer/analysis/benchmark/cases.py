@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,12 +13,12 @@ from mmengine.structures import PixelData
 from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
+from mmuniformer.analysis.benchmark.profiles import SWITCHES, TRAINING, Profile
 from mmuniformer.analysis.benchmark.step import build_optimizer
 from mmuniformer.analysis.layouts import backbone_settings
 from mmuniformer.apis.config import clip_views
 from mmuniformer.apis.models import build_model, quiet
 from mmuniformer.engine.precision import keep_interfaces_in_float32
-from mmuniformer.errors import UserError
 from mmuniformer.models.base import CHANNELS_LAST, find_backbone
 from mmuniformer.models.execution import set_policies
 
@@ -27,9 +27,6 @@ OBJECTS = 10
 """In an image of a detector that is trained."""
 SMALL = (64, 64)
 """Size of the call that loads libraries before memory is measured."""
-SWITCHES = ('fused_attn', 'channels_last', 'with_cp')
-"""Arguments of the backbones that change how they compute and not what."""
-INFERENCE, TRAINING = 'inference', 'training'
 Shape = tuple[int, int]
 """Height and width."""
 
@@ -51,54 +48,14 @@ class Settings:
     step: bool = False  # whether training includes the optimizer
 
 
-@dataclass(frozen=True)
-class Profile:
-    """A way to run a network."""
-
-    name: str
-    about: str
-    switches: Mapping[str, Any] = field(default_factory=dict)  # that are not the defaults
-    policies: bool = True  # whether blocks run as models/execution has it, or by plain lines
-    deploy: bool = False  # whether norms are folded into weights; in training they never are
-    bfloat16: bool = False
-    compiled: bool = False
-    channels_last: bool = False  # also outside the backbone
-    modes: tuple[str, ...] = (INFERENCE, TRAINING)
-
-    def in_config(self, cfg: Config) -> Config:
-        """Return a config whose backbone has the profile's switches and defaults otherwise."""
-        cfg = copy.deepcopy(cfg)
-        backbone = backbone_settings(cfg)
-        for name in SWITCHES:
-            backbone.pop(name, None)
-        backbone.update(self.switches)
-        return cfg
-
-
-PLAIN = dict.fromkeys(SWITCHES, False)
-PROFILES = {
-    profile.name: profile
-    for profile in (
-        Profile('plain', 'as released, weights of attention in memory', PLAIN, policies=False),
-        Profile('fused', "the package's defaults"),
-        Profile('deploy', 'fused, with norms folded into weights', deploy=True, modes=(INFERENCE,)),
-        Profile('bf16', 'deploy (training: fused) in bfloat16', deploy=True, bfloat16=True),
-        Profile('compile', 'deploy (training: fused) compiled', deploy=True, compiled=True),
-        Profile('nhwc', 'fused, neck and heads channels-last, too', channels_last=True),
-        Profile('cp', 'fused, all blocks recomputed', {'with_cp': True}, modes=(TRAINING,)),
-    )
-}
-
-
-def parse_profiles(names: str, mode: str) -> list[Profile]:
-    """Read names, separated by commas; refuse unknown ones and those not for the mode."""
-    known = {name: profile for name, profile in PROFILES.items() if mode in profile.modes}
-    chosen = list(dict.fromkeys(name.strip() for name in names.split(',')))
-    for name in chosen:
-        if name not in known:
-            reason = f'not for {mode}' if name in PROFILES else 'unknown'
-            raise UserError(f'profile {name!r} is {reason}: choose from {", ".join(known)}')
-    return [known[name] for name in chosen]
+def in_profile(cfg: Config, profile: Profile) -> Config:
+    """Return a config whose backbone has the profile's switches and defaults otherwise."""
+    cfg = copy.deepcopy(cfg)
+    backbone = backbone_settings(cfg)
+    for name in SWITCHES:
+        backbone.pop(name, None)
+    backbone.update(profile.switches)
+    return cfg
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from mmuniformer.analysis.benchmark import measure
 from mmuniformer.analysis.benchmark.baselines import baseline_cases
-from mmuniformer.analysis.benchmark.cases import Case, Profile, Settings
+from mmuniformer.analysis.benchmark.cases import Case, Settings, in_profile
+from mmuniformer.analysis.benchmark.profiles import Profile
 from mmuniformer.analysis.benchmark.report import Row, compare_with_plain, ratio
 from mmuniformer.analysis.benchmark.step import multiply_adds
 from mmuniformer.analysis.complexity import complexity
@@ -40,7 +41,7 @@ def make_cases(
     cases = []
     for layout, profile in itertools.product(layouts, profiles):
         stated = stated_accuracy(cfg.filename, layout.name) if settings.task != 'backbone' else None
-        changed = profile.in_config(layout.in_config(cfg))
+        changed = in_profile(layout.in_config(cfg), profile)
         cases.append(Case(profile.name, changed, settings, layout.name, profile, stated))
     baselines, absent = baseline_cases(cfg, settings) if against else ([], [])
     return cases + baselines, absent

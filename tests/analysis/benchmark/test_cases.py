@@ -9,15 +9,9 @@ import torch
 from mmengine import Config
 
 from mmuniformer import models
-from mmuniformer.analysis.benchmark.cases import (
-    INFERENCE,
-    PROFILES,
-    TRAINING,
-    Case,
-    Settings,
-    parse_profiles,
-)
+from mmuniformer.analysis.benchmark.cases import Case, Settings, in_profile
 from mmuniformer.analysis.benchmark.measure import KINDS, kind_of, seconds_by_kind
+from mmuniformer.analysis.benchmark.profiles import INFERENCE, PROFILES, TRAINING, parse_profiles
 from mmuniformer.analysis.benchmark.run import difference
 from mmuniformer.errors import UserError
 from mmuniformer.models.execution.attention import fused_attention
@@ -27,7 +21,7 @@ SHAPE = (64, 64)
 
 def case_of(name, mode=INFERENCE, kind='UniFormer', **backbone):
     backbone = {'type': f'mmuniformer.{kind}', 'arch': 'nano', **backbone}
-    cfg = PROFILES[name].in_config(Config({'model': backbone}))
+    cfg = in_profile(Config({'model': backbone}), PROFILES[name])
     settings = Settings('backbone', 'nano', None, (SHAPE,), 1, 1, mode, 'cpu')
     return Case(name, cfg, settings, '', PROFILES[name])
 

@@ -12,7 +12,8 @@ from mmengine import Config
 from rich.console import Console
 
 from mmuniformer.analysis.benchmark import measure, run
-from mmuniformer.analysis.benchmark.cases import PROFILES, Case, Settings
+from mmuniformer.analysis.benchmark.cases import Case, Settings
+from mmuniformer.analysis.benchmark.profiles import PROFILES
 from mmuniformer.analysis.layouts import Layout
 from mmuniformer.cli.benchmark import command
 from mmuniformer.errors import UserError

@@ -18,9 +18,10 @@ from mmuniformer.analysis.benchmark.baselines import (
     in_place,
 )
 from mmuniformer.analysis.benchmark.cases import OBJECTS, Settings, annotate
+from mmuniformer.analysis.benchmark.network import ARCHS, config_of
 from mmuniformer.analysis.metafile import stated_accuracy
 from mmuniformer.apis.config import TASKS, find_config, load_config
-from mmuniformer.cli.benchmark import ARCHS, command, config_of
+from mmuniformer.cli.benchmark import command
 from mmuniformer.errors import UserError
 
 pytestmark = pytest.mark.frameworks
