@@ -162,6 +162,9 @@ def test_index_imports_every_metafile_and_knows_every_collection():
     collections = {collection['Name'] for collection in index['Collections']}
     for metafile in metafiles():
         assert {model['In Collection'] for model in load_models(metafile)} <= collections
+        for model in load_models(metafile):
+            light = '-light-' in model['Name']
+            assert (model['In Collection'] == 'UniFormer-Light') == light, model['Name']
 
 
 @pytest.mark.frameworks

@@ -10,7 +10,7 @@ from config_helpers import SHIPPED, load
 from mmuniformer.analysis.metafile import load_models
 from mmuniformer.apis.models import BACKBONES
 from mmuniformer.errors import CheckpointError
-from mmuniformer.models import UniFormer
+from mmuniformer.models import UniFormer, UniFormerLight
 from mmuniformer.models.weights.catalog import RELEASED_FILES, find_released, released_at
 from mmuniformer.models.weights.download import named_hash
 from mmuniformer.models.weights.released import file_name, head_dim_by_name
@@ -26,9 +26,13 @@ def test_names_are_unique():
 @each_file
 def test_row_has_the_head_dim_of_the_file(file):
     for row in file.rows:
-        kind, arch = BACKBONES.get(row) or (None, load(row).model.backbone.arch)
-        presets = (kind or UniFormer).presets
-        assert file.head_dim == presets[arch].head_dim
+        if row in BACKBONES:
+            kind, arch = BACKBONES[row]
+        else:
+            backbone = load(row).model.backbone
+            arch, light = backbone.arch, 'Light' in backbone.type
+            kind = UniFormerLight if light else UniFormer
+        assert file.head_dim == kind.presets[arch].head_dim
     assert head_dim_by_name(file.name) in (None, file.head_dim)
 
 
