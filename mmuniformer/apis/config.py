@@ -152,14 +152,20 @@ def clip_views(cfg: Config) -> tuple[int, int] | None:
 
 
 def channel_order(cfg: Config) -> str:
-    """Return the order of channels, RGB or BGR, that a config's network takes.
-
-    mmaction2's pipelines read frames as RGB unless they say otherwise; those of images read BGR.
-    """
-    settings = cfg.model.get('data_preprocessor', {})
-    read = test_setting(cfg, 'channel_order') or 'rgb' if framework_of(cfg) == 'mmaction' else 'bgr'
+    """Return the order of channels, RGB or BGR, that a config's network takes."""
+    settings, read = cfg.model.get('data_preprocessor', {}), read_order(cfg)
     swapped = settings.get('bgr_to_rgb') or settings.get('to_rgb')
-    return (read[::-1] if swapped else read).upper()
+    return read[::-1] if swapped else read
+
+
+def read_order(cfg: Config) -> str:
+    """Return the order of channels, RGB or BGR, that a config's pipeline reads.
+
+    mmaction2's read frames as RGB unless they say otherwise; those of images read BGR.
+    """
+    if framework_of(cfg) != 'mmaction':
+        return 'BGR'
+    return (test_setting(cfg, 'channel_order') or 'rgb').upper()
 
 
 def test_image_size(cfg: Config) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from mmengine.dataset import Compose
 from torch import Tensor
 
 from mmuniformer.apis.attention_maps import Place, Record, record
-from mmuniformer.apis.config import channel_order, scope_of, split_data, test_scale
+from mmuniformer.apis.config import channel_order, read_order, scope_of, split_data, test_scale
 from mmuniformer.apis.inference.decode import MAX_PIXELS, read_image
 from mmuniformer.apis.inference.labels import open_clip
 from mmuniformer.apis.inference.sources import Source
@@ -153,12 +153,9 @@ def prepare_clip(
     clip = open_clip(Source(path, path.stem), 0, max_pixels)
     with scope_of(cfg):
         pipeline = Compose(split_data(cfg)['pipeline'])
-    inputs = pipeline({**clip.location, 'label': -1, 'modality': 'RGB', 'offset': 0})['inputs']
+    inputs = pipeline(clip.sample)['inputs']
     frames = inputs[len(inputs) // 2].permute(1, 2, 3, 0).numpy()
-    swapped = channel_order(cfg) == 'RGB'
-    if cfg.model.get('data_preprocessor', {}).get('to_rgb'):
-        swapped = not swapped
-    frames = np.ascontiguousarray(frames[..., :: -1 if swapped else 1])
+    frames = np.ascontiguousarray(frames[..., :: -1 if read_order(cfg) == 'RGB' else 1])
     x, y = check_query(query, *frames.shape[2:0:-1])
     tensor = normalize(cfg, frames)
     return [View(frame, tuple(tensor.shape[3:]), (x, y)) for frame in frames], tensor

@@ -53,6 +53,9 @@ class CheckedRunner(Runner):
     (``train``), and rates count accumulated batches (``scale_lr``).
     """
 
+    classes: tuple[str, ...] | None = None
+    """Names in the datasets of a classifier that were built so far."""
+
     def __init__(self, model: nn.Module | dict, work_dir: str, *args: Any, **kwargs: Any):
         try:
             Path(work_dir).mkdir(parents=True, exist_ok=True)
@@ -250,7 +253,7 @@ class CheckedRunner(Runner):
             )
         if checked:
             model = unwrapped(self.model)
-            self.classes = check_classes(loader.dataset, model, getattr(self, 'classes', None))
+            self.classes = check_classes(loader.dataset, model, self.classes)
             for dataset in leaves(loader.dataset) if is_main_process() else ():
                 check_maps(dataset)
         name_samples(loader.dataset, check_size=checked)

@@ -13,6 +13,7 @@ import torch
 from mmengine.dataset import Compose
 from mmengine.runner import BaseLoop
 
+from mmuniformer.datasets.checks.images import file_of
 from mmuniformer.errors import UserError
 
 WORKER_GRACE = 15
@@ -74,8 +75,7 @@ class NamingCompose(Compose):
         Raises:
             UserError: One of them fails.
         """
-        names = (data[key] for key in ('img_path', 'filename', 'frame_dir') if data.get(key))
-        file, seg_map = next(names, None), data.get('seg_map_path')
+        file, seg_map = file_of(data), data.get('seg_map_path')
         said = data.get('width'), data.get('height')
         unsized = seg_map and self.check_size
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 import statistics
 from collections.abc import Iterator, Sequence
 
@@ -27,6 +28,7 @@ from mmuniformer.analysis.metafile import stated_accuracy
 from mmuniformer.apis.config import clip_views
 from mmuniformer.apis.models import build_model, quiet
 from mmuniformer.datasets.checks.label_maps import check_batch
+from mmuniformer.models.arch import STRIDES
 from mmuniformer.models.base import find_backbone
 
 MEGABYTE = 1 << 20
@@ -119,8 +121,9 @@ def hidden_layers(model: nn.Module, settings: Settings) -> Iterator[tuple[int, i
     """Yield height, width, channels in and out of the first FFN layer of each stage."""
     backbone = find_backbone(model)[1]
     height, width = settings.shapes[0]
-    for stage, stride in enumerate((4, 8, 16, 32), 1):
-        outer, inner = getattr(backbone, f'blocks{stage}')[0].mlp.fc1.weight.shape[:2]
+    strides = itertools.accumulate(STRIDES, operator.mul)
+    for stage, stride in zip(range(backbone.num_stages), strides, strict=False):
+        outer, inner = backbone.blocks(stage)[0].mlp.fc1.weight.shape[:2]
         yield max(height // stride, 1), max(width // stride, 1), inner, outer
 
 

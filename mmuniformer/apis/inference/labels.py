@@ -97,7 +97,7 @@ class VideoTask(ClsTask):
 
     def sample(self, frame: Clip) -> dict[str, Any]:
         """Return what the test pipeline starts from: a file, or a folder of frames."""
-        return {**frame.location, 'label': -1, 'modality': 'RGB', 'offset': 0}
+        return frame.sample
 
     def probabilities(self, scores: torch.Tensor) -> torch.Tensor:
         """Return the probabilities of classes.
@@ -130,6 +130,11 @@ class Clip(Frame):
             'filename_tmpl': f'{name["start"]}{{:0{len(name["number"])}}}{name["end"]}',
             'start_index': int(name['number']),
         }
+
+    @property
+    def sample(self) -> dict[str, Any]:
+        """What a test pipeline of mmaction2 starts from."""
+        return {**self.location, 'label': -1, 'modality': 'RGB', 'offset': 0}
 
     def images(self) -> Iterator[tuple[int | None, np.ndarray]]:
         """Yield the index and image of each frame."""

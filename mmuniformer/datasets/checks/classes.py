@@ -9,6 +9,7 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from torch import nn
 
+from mmuniformer.datasets.checks.images import file_of
 from mmuniformer.errors import DataError
 
 HEADS = ('head', 'cls_head')
@@ -60,7 +61,7 @@ def check_classes(
         trained: Class names of a dataset before, if there was one.
 
     Returns:
-        The class names of a classifier's dataset; None without names.
+        The class names so far: the dataset's, or ``trained``; None of models that classify nothing.
 
     Raises:
         DataError: A label is beyond the classifier's classes, class names are in another order than
@@ -88,10 +89,7 @@ def check_classes(
     if source:
         label, index = max((highest(dataset.get_data_info(i)), i) for i in range(len(dataset)))
         if label >= count:
-            sample = dataset.get_data_info(index)
-            file = next(
-                (sample[k] for k in ('img_path', 'filename', 'frame_dir') if k in sample), ''
-            )
+            file = file_of(dataset.get_data_info(index)) or 'a sample'
             raise DataError(
                 f'{source}: {file} has the label {label}, but model.{key}.num_classes={count}: '
                 f'set it to {label + 1} or more, or correct the list'

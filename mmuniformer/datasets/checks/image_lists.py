@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ def check_image_list(cfg: Mapping[str, Any], dataset: BaseDataset, content: Any 
     """
     folder = Path(dataset.img_prefix)
     if not dataset.ann_file:
-        check_folders(folder, dataset)
+        if dataset.with_label:
+            check_folders(folder, dataset.CLASSES)
         return
     file = Path(dataset.ann_file)
     if not file.is_file():
@@ -43,18 +44,17 @@ def check_image_list(cfg: Mapping[str, Any], dataset: BaseDataset, content: Any 
     check_images(file, folder, [{'file_name': name} for name in names])
 
 
-def check_folders(folder: Path, dataset: BaseDataset) -> None:
+def check_folders(folder: Path, names: Sequence[str] | None) -> None:
     """Check that there is a folder for each class."""
     there = (
         sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     )
-    if not there and dataset.with_label:
+    if not there:
         raise DataError(
             f'{folder} holds no folders: without ann_file each class is a folder of images there; '
             'set dataset.data_root, data_prefix or ann_file'
         )
-    names = dataset.CLASSES
-    if dataset.with_label and names and len(names) != len(there):
+    if names and len(names) != len(there):
         raise DataError(
             f'{folder} holds {len(there)} folders, {", ".join(there[:6])}, and metainfo.classes '
             f'{len(names)} names: give a folder for each name, if need be an empty one'

@@ -37,6 +37,12 @@ def image_size(file: Path) -> tuple[int, int] | None:
         return None
 
 
+def file_of(sample: Mapping[str, Any]) -> str | None:
+    """Return the image, video or folder of frames of a sample, by the keys of the frameworks."""
+    names = (sample[key] for key in ('img_path', 'filename', 'frame_dir') if sample.get(key))
+    return next(names, None)
+
+
 def missing(paths: Iterable[str]) -> list[str]:
     """Return the paths that do not exist; each folder is looked into once."""
     by_folder = defaultdict(set)
