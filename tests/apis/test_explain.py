@@ -90,22 +90,26 @@ def test_row_agrees_with_the_definition(token, window):
         assert row.sum() == pytest.approx(1)
 
 
-def test_recorded_attention_is_that_of_the_plain_matrix(monkeypatch):
-    """The whole matrix as the running model computes it, beside the recorded row."""
+def matrices_of(network, x):
+    """The weights of each attention of a network, as it computes them."""
     from mmuniformer.models import mhra
 
-    matrices = []
-    weights = mhra.attention_weights
+    found, weights = [], mhra.attention_weights
 
     def spy(q, k):
-        matrices.append(weights(q, k))
-        return matrices[-1]
+        found.append(weights(q, k))
+        return found[-1]
 
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mhra, 'attention_weights', spy)
+        network(x)
+    return found
+
+
+def test_recorded_attention_is_that_of_the_plain_matrix():
+    """The whole matrix as the running model computes it, beside the recorded row."""
     network = model(fused_attn=False, stage3_attn='hybrid', window_size=6)
-    with torch.no_grad():
-        monkeypatch.setattr(mhra, 'attention_weights', spy)
-        network(image())
-        monkeypatch.undo()
+    matrices = matrices_of(network, image())
     found = record(network, image(), query=(0.3, 0.9))
     assert list(found.attention) == [(3, 1), (3, 2), (3, 3), (3, 4), (4, 1)]
     # Stage 3 is 6 x 8 tokens: two windows of 6 x 6, the second padded by 4 columns.
@@ -313,21 +317,9 @@ def clip(frames=5):
     return torch.randn(1, 3, frames, 64, 96, generator=torch.Generator().manual_seed(0))
 
 
-def test_recorded_attention_of_a_clip_is_that_of_the_plain_matrix(monkeypatch):
-    from mmuniformer.models import mhra
-
-    matrices = []
-    weights = mhra.attention_weights
-
-    def spy(q, k):
-        matrices.append(weights(q, k))
-        return matrices[-1]
-
+def test_recorded_attention_of_a_clip_is_that_of_the_plain_matrix():
     network = model(UniFormer3D, fused_attn=False)
-    with torch.no_grad():
-        monkeypatch.setattr(mhra, 'attention_weights', spy)
-        network(clip())
-        monkeypatch.undo()
+    matrices = matrices_of(network, clip())
     found = record(network, clip(), query=(0.3, 0.9, 0.5))
     # 3 x 4 x 6 tokens in stage 3, 3 x 2 x 3 in stage 4.
     third = matrices[1][0, :, (1 * 4 + 3) * 6 + 1].mean(0).view(3, 4, 6)
