@@ -3,7 +3,6 @@
 import functools
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import cv2
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from guides import words_of
 
 from mmuniformer.cli import group
 from mmuniformer.compat import load_file
@@ -48,12 +48,9 @@ def folders(tmp_path, monkeypatch):
 def documented(heading):
     """The options of the command below a heading of docs/own-data.md, as bash reads it."""
     page = (Path(__file__).parents[2] / 'docs' / 'own-data.md').read_text()
-    section = page.partition(f'\n## {heading}\n')[2]
-    text = re.search(r'--cfg-options (.*?)```', section, re.DOTALL)[1]
-    text = text.replace('/data/mine', 'mine').replace('(cat,dog)', '(blue,green,red)')
-    text = text.replace('num_classes=2', 'num_classes=3')
-    printed = ['bash', '-c', f"printf '%s\\n' {text}"]
-    return subprocess.run(printed, capture_output=True, text=True, check=True).stdout.split()
+    page = page.replace('/data/mine', 'mine').replace('(cat,dog)', '(blue,green,red)')
+    words = words_of(page.replace('num_classes=2', 'num_classes=3'), heading)
+    return words[words.index('--cfg-options') + 1 :]
 
 
 def heading_of(name):

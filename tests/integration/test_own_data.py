@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 
 import numpy as np
 import pytest
 from click import ClickException
+from guides import words_of
 from PIL import Image
 from videos import write_video
 
@@ -67,12 +67,6 @@ SMALLER = {
 """What makes a config of the guide small: by what is in its name."""
 
 
-def command_of(page, kind):
-    """The words of the command below a heading of the guide."""
-    section = page.partition(f'\n## {kind}\n')[2].partition('\n## ')[0]
-    return re.search(r'```bash\nmmuniformer (.*?)```', section, re.DOTALL)[1]
-
-
 @pytest.fixture
 def follow(repository, tmp_path, monkeypatch):
     """Run the command of a kind on the data in the current folder; return the metrics."""
@@ -87,11 +81,7 @@ def follow(repository, tmp_path, monkeypatch):
         (tmp_path / 'keypoints.py').write_text(code)
 
     def run(kind, *options):
-        text = command_of(page, kind)
-        # As the shell splits and expands it; one word a line.
-        words = subprocess.run(
-            ['bash', '-c', f"printf '%s\\n' {text}"], capture_output=True, text=True, check=True
-        ).stdout.splitlines()
+        words = words_of(page, kind)
         name = 'td-hm' if words[1] == 'keypoints.py' else words[1]
         (small,) = [smaller for key, smaller in SMALLER.items() if key in name]
         words += ['--cfg-options'] * ('--cfg-options' not in words)
