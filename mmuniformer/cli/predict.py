@@ -13,7 +13,7 @@ import click
 
 from mmuniformer.cli.loading import loading
 from mmuniformer.cli.options import ConfigCommand, cfg_options, device, max_pixels
-from mmuniformer.errors import InputError, UserError
+from mmuniformer.errors import UserError
 
 if TYPE_CHECKING:
     from mmuniformer.apis.inference.run import Task
@@ -33,9 +33,20 @@ def shared(function: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(function)
     def loaded(ann_file: Path | None, **options: Any) -> None:
-        with loading():
-            from mmuniformer.apis.inference.coco import read_coco
-        function(data_set=read_coco(ann_file) if ann_file else None, **options)
+        from rich.console import Console
+        from rich.live import Live
+        from rich.spinner import Spinner
+
+        live = Live(
+            Spinner('dots', 'loading the model'), console=Console(stderr=True), transient=True,
+            # Loggers that are made meanwhile keep the streams that they find.
+            redirect_stdout=False, redirect_stderr=False,
+        )  # fmt: skip
+        with live:
+            with loading():
+                from mmuniformer.apis.inference.coco import read_coco
+            data_set = read_coco(ann_file) if ann_file else None
+            function(data_set=data_set, loaded=live.stop, **options)
 
     decorators = (
         click.argument('config'),
@@ -219,6 +230,7 @@ class Run:
         data_set: Any,
         no_vis: bool,
         force: bool,
+        loaded: Callable[[], None],
         need_ids: bool = False,
         **network: Any,
     ):
@@ -227,7 +239,7 @@ class Run:
         # Damaged files are listed at the end; what decoders say would tear the progress bar.
         warnings.filterwarnings('ignore', module='PIL')
         os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
-        self.data_set, self.batch_size = data_set, batch_size
+        self.data_set, self.batch_size, self.loaded = data_set, batch_size, loaded
         self.frames = (Clips if task == 'video' else Frames)(inputs, data_set, max_pixels)
         if not self.frames.sources:
             self.end()
@@ -245,19 +257,15 @@ class Run:
         from rich.console import Console
         from rich.progress import MofNCompleteColumn, Progress
 
-        from mmuniformer.apis.inference import predict
+        from mmuniformer.apis.inference import predict_and_write
 
+        self.loaded()
         columns = (*Progress.get_default_columns(), MofNCompleteColumn())
         try:
             with self.writer, Progress(*columns, console=Console(stderr=True)) as bar:
                 shown = bar.add_task('predicting', total=self.frames.total)
-                for frame, result in predict(task, self.frames, self.batch_size):
-                    try:
-                        self.writer.add(task, frame, result)
-                    except InputError as error:
-                        self.frames.skipped.append(str(error))
+                for _ in predict_and_write(task, self.frames, self.writer.add, self.batch_size):
                     bar.update(shown, completed=self.frames.read, total=self.frames.total)
-                    del frame, result  # large, and not needed while the next is made
                 bar.update(shown, completed=self.frames.total)  # past what was skipped last
         finally:
             if self.writer.finished:
@@ -289,6 +297,7 @@ class Run:
 
     def end(self) -> None:
         """List what was skipped, and end with the status that says so."""
+        self.loaded()
         for line in self.frames.skipped:
             click.secho(f'skipped: {printable(line)}', fg='red', err=True)
         if self.frames.skipped:

@@ -100,6 +100,14 @@ def test_broken_torch_leaves_help_and_points_to_doctor(mmuniformer, broken_torch
     ) in done.stderr.splitlines()
 
 
+def test_predict_says_at_once_that_it_loads(mmuniformer, broken_torch, monkeypatch):
+    monkeypatch.setenv('FORCE_COLOR', '1')  # as on a terminal
+    done, _ = mmuniformer(['predict', 'det', 'a.py', 'b.pth', 'c.jpg'], path=broken_torch)
+    before, _, after = done.stderr.partition('Error: mmuniformer predict det cannot start')
+    assert 'loading the model' in before
+    assert after
+
+
 @pytest.mark.parametrize(
     ('words', 'completed'),
     [

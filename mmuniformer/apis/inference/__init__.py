@@ -15,7 +15,7 @@ from mmuniformer.apis.inference.labels import Clips, ClsTask, VideoTask
 from mmuniformer.apis.inference.network import Network
 from mmuniformer.apis.inference.pose import PoseTask
 from mmuniformer.apis.inference.predictor import Predictor
-from mmuniformer.apis.inference.run import predict
+from mmuniformer.apis.inference.run import predict, predict_and_write
 from mmuniformer.apis.inference.seg import SegTask
 from mmuniformer.apis.inference.sources import Frame, Frames
 from mmuniformer.apis.inference.writers import Writer
@@ -23,4 +23,5 @@ from mmuniformer.apis.inference.writers import Writer
 __all__ = [
     'BoxFile', 'Clips', 'ClsTask', 'DetTask', 'Detected', 'Frame', 'Frames', 'Network', 'PoseTask',
     'Predictor', 'SegTask', 'VideoTask', 'WholeImage', 'Writer', 'predict',
+    'predict_and_write',
 ]  # fmt: skip

@@ -9,13 +9,12 @@ import numpy as np
 from mmengine.structures import InstanceData
 
 from mmuniformer.apis.inference.coco import DataSet, categories_of, encode_mask
-from mmuniformer.apis.inference.network import Network
-from mmuniformer.apis.inference.run import Task
+from mmuniformer.apis.inference.network import FrameTask, Network
 from mmuniformer.apis.inference.sources import Frame
 from mmuniformer.visualization.draw import colors, draw_instances
 
 
-class DetTask(Task):
+class DetTask(FrameTask):
     """Predicts boxes and masks of at least ``score_thr``.
 
     The records take the category ids of a COCO data set, ``data_set``.
@@ -48,12 +47,6 @@ class DetTask(Task):
             # Indexing copies the masks.
             found.append((each if kept.all() else each[kept]).cpu().numpy())
         return found
-
-    def samples(self, frames: Sequence[Frame]) -> list[Any]:
-        """Predict on frames: data samples with instances of any score."""
-        return self.network(
-            [{'img': frame.image, 'img_id': frame.id, 'img_path': None} for frame in frames]
-        )
 
     def records(self, frame: Frame, result: InstanceData) -> list[dict[str, Any]]:
         """Return COCO results: bbox and, of a model with masks, segmentation."""

@@ -15,8 +15,7 @@ import torch
 from mmengine.structures import InstanceData
 
 from mmuniformer.apis.inference.decode import IMAGES, MAX_PIXELS, Video, is_video, read_image
-from mmuniformer.apis.inference.network import Network
-from mmuniformer.apis.inference.run import Task
+from mmuniformer.apis.inference.network import FrameTask, Network
 from mmuniformer.apis.inference.sources import Frame, Frames, Source, expand, in_turn
 from mmuniformer.errors import InputError
 from mmuniformer.visualization.draw import draw_labels
@@ -27,7 +26,7 @@ FRAME_FOLDER_FPS = 25.0
 """At which a folder of frames is drawn: it does not tell its own."""
 
 
-class ClsTask(Task):
+class ClsTask(FrameTask):
     """Predicts the ``top_k`` most likely classes of an image, best first.
 
     Category ids are the class indices from 0.
@@ -47,10 +46,6 @@ class ClsTask(Task):
     def __call__(self, frames: Sequence[Frame]) -> list[InstanceData]:
         """Predict on frames: each has arrays ``labels`` (class indices) and ``scores``."""
         return [self.best(self.probabilities(sample.pred_score)) for sample in self.samples(frames)]
-
-    def samples(self, frames: Sequence[Frame]) -> list[Any]:
-        """Predict on frames: data samples with the scores of all classes."""
-        return self.network([self.sample(frame) for frame in frames])
 
     def sample(self, frame: Frame) -> dict[str, Any]:
         """Return what the test pipeline starts from."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 
 from mmuniformer.apis.config import TASKS, framework_of, load_config, scope_of, split_data
+from mmuniformer.apis.inference.run import Task
+from mmuniformer.apis.inference.sources import Frame
 from mmuniformer.apis.models import build_model
 from mmuniformer.datasets.checks.config import dataset_meta
 from mmuniformer.engine.precision import keep_interfaces_in_float32
@@ -69,18 +72,16 @@ class Network:
         if amp:
             keep_interfaces_in_float32(self.model)
 
-    def __call__(self, samples: Sequence[Mapping[str, Any]], own_size: bool = True) -> list[Any]:
-        """Predict on samples, in one batch for each size that the pipeline gives.
+    def __call__(self, items: Sequence[dict[str, Any]], own_size: bool = True) -> list[Any]:
+        """Predict on what ``prepare`` returned, in one batch for each size.
 
         Sizes are not mixed: padding to a common one would let an image's neighbors change what is
-        predicted on it. Samples are what the test pipeline starts from, at least ``img``, BGR
-        ``(H, W, 3)`` uint8; the framework's data sample is returned for each. Without ``own_size``
-        a segmentor's maps keep the size that the pipeline gives.
+        predicted on it. The framework's data sample is returned for each. Without ``own_size`` a
+        segmentor's maps keep the size that the pipeline gives.
 
         Raises:
-            InputError: An image is too small, too long for its width, or too large for the memory.
+            InputError: An image is too small or too large for the memory.
         """
-        items = [self.prepare(sample) for sample in samples]
         groups = defaultdict(list)
         for index, item in enumerate(items):
             if not own_size:
@@ -96,7 +97,11 @@ class Network:
         return results
 
     def prepare(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        """Run the test pipeline on a sample."""
+        """Run the test pipeline on what it starts from, at least ``img``, BGR ``(H, W, 3)`` uint8.
+
+        Raises:
+            InputError: An image is too long for its width, or a video cannot be read.
+        """
         try:
             return self.pipeline(dict(sample))
         except Exception as error:
@@ -146,6 +151,27 @@ class Network:
                 "test_dataloader.dataset.metainfo.classes=..., or change the model's num_classes"
             )
         return names
+
+
+class FrameTask(Task):
+    """Gives each frame to the network as a whole."""
+
+    network: Network
+
+    def sample(self, frame: Frame) -> dict[str, Any]:
+        """Return what the test pipeline starts from."""
+        return {'img': frame.image, 'img_id': frame.id, 'img_path': None}
+
+    def prepare(self, frame: Frame) -> Frame:
+        """Run the test pipeline."""
+        return replace(frame, inputs=self.network.prepare(self.sample(frame)))
+
+    def samples(self, frames: Sequence[Frame], own_size: bool = True) -> list[Any]:
+        """Predict on frames: the framework's data samples, with all that was predicted.
+
+        Without ``own_size`` a segmentor's maps keep the size that the pipeline gives.
+        """
+        return self.network([(f if f.inputs else self.prepare(f)).inputs for f in frames], own_size)
 
 
 def array_pipeline(cfg: Config) -> list[dict[str, Any]]:

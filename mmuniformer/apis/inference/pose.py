@@ -72,6 +72,10 @@ class PoseTask(Task):
             for category in self.finder.categories
         ]
 
+    def prepare(self, frame: Frame) -> Frame:
+        """Run the test pipeline of the detector, if there is one."""
+        return self.finder.detector.prepare(frame) if isinstance(self.finder, Detected) else frame
+
     def __call__(self, frames: Sequence[Frame]) -> list[InstanceData]:
         """Find instances in frames and predict their keypoints.
 
@@ -124,7 +128,8 @@ class PoseTask(Task):
             ]
         estimates = []
         for start in range(0, len(samples), self.batch_size):
-            estimates += self.network(samples[start : start + self.batch_size])
+            chunk = samples[start : start + self.batch_size]
+            estimates += self.network(list(map(self.network.prepare, chunk)))
         rest = iter(estimates)
         return [(boxes, list(islice(rest, len(boxes)))) for boxes in found]
 

@@ -1,15 +1,26 @@
-"""The loop of a prediction run, from frames to results."""
+"""The loop of a prediction run, from frames to results, and on to files.
+
+Three threads share the work: one reads and prepares the next batch, the caller's runs the network,
+one draws and writes. Each does so in the order of the frames, so that results do not depend on it.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from copy import copy
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from mmuniformer.apis.inference.sources import Frame, Frames
 from mmuniformer.errors import InputError
+
+LARGE = 2**24
+"""Pixels of frames that are alone in memory: nothing else is read or written meanwhile."""
 
 
 class Task(Protocol):
@@ -22,8 +33,12 @@ class Task(Protocol):
     skipped: Mapping[Any, int] = MappingProxyType({})
     """Number of boxes that were not used, by frame id."""
 
+    def prepare(self, frame: Frame) -> Frame:
+        """Return a frame with what can be done on it before the network runs."""
+        return frame
+
     def __call__(self, frames: Sequence[Frame]) -> Sequence[Any]:
-        """Return a result for each frame."""
+        """Return a result for each frame, prepared or not."""
 
     def samples(self, frames: Sequence[Frame]) -> Sequence[Any]:
         """Return the framework's data sample for each frame, with all that was predicted."""
@@ -43,18 +58,101 @@ class Task(Protocol):
         return None
 
 
+class Batch(NamedTuple):
+    """Prepared frames, and the state of ``Frames`` once they are read."""
+
+    frames: list[Frame]
+    skipped: list[str]
+    read: int
+    total: int
+
+
+def predict_and_write(
+    task: Task,
+    frames: Frames,
+    write: Callable[[Task, Frame, Any], None],
+    batch_size: int = 1,
+) -> Iterator[None]:
+    """Predict as ``predict`` does; on a thread write, by ``Writer.add``. Yield as frames are done.
+
+    Up to ``batch_size`` results wait to be written. Those that are made when the caller stops are
+    written, too.
+    """
+    waiting: deque[Future[None]] = deque()
+
+    def written() -> None:
+        try:
+            waiting.popleft().result()
+        except InputError as error:
+            frames.skipped.append(str(error))
+
+    with closing(predict(task, frames, batch_size)) as results, ThreadPoolExecutor(1) as thread:
+        for frame, result in results:
+            waiting.append(thread.submit(write, task, frame, result))
+            most = 0 if is_large([frame]) else batch_size
+            del frame, result
+            while len(waiting) > most:
+                yield written()
+        while waiting:
+            yield written()
+
+
 def predict(task: Task, frames: Frames, batch_size: int = 1) -> Iterator[tuple[Frame, Any]]:
     """Yield each frame with its result; what the network cannot take goes to ``frames.skipped``.
 
-    ``batch_size`` frames are decoded and predicted on at a time; fewer of large images.
+    ``batch_size`` frames are predicted on at a time; fewer of large images. The next are decoded
+    and prepared meanwhile, on a thread.
     """
+    with closing(ahead(read(task, frames, batch_size))) as ready:
+        for batch in ready:
+            frames.skipped += batch.skipped
+            frames.read, frames.total = batch.read, batch.total
+            for frame, result in zip(batch.frames, attempt(task, batch.frames), strict=True):
+                if isinstance(result, InputError):
+                    frames.skipped.append(str(result))
+                else:
+                    yield frame, result
+                del frame, result  # large, and not needed while the next are made
+            del batch
+
+
+def read(task: Task, frames: Frames, batch_size: int) -> Iterator[Batch]:
+    """Yield batches of prepared frames; ``frames`` itself stays in the state of what is done."""
+    frames = copy(frames)
+    frames.skipped = []
     for batch in batches(frames, batch_size, frames.max_pixels):
-        for frame, result in zip(batch, attempt(task, batch), strict=True):
-            if isinstance(result, InputError):
-                frames.skipped.append(str(result))
-            else:
-                yield frame, result
-        del batch, frame, result  # large, and not needed while the next are made
+        ready = [prepared(task, frame) for frame in batch]
+        yield Batch(ready, frames.skipped, frames.read, frames.total)
+        del batch, ready
+        frames.skipped = []
+    yield Batch([], frames.skipped, frames.read, frames.total)
+
+
+def prepared(task: Task, frame: Frame) -> Frame:
+    """Return a prepared frame; one that cannot be used stays as it is, for ``task`` to say why."""
+    try:
+        return task.prepare(frame)
+    except (InputError, MemoryError):
+        return frame
+
+
+def ahead(items: Iterator[Batch]) -> Iterator[Batch]:
+    """Yield batches made on a thread: the next while one is in use, unless this one is large."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, None)
+        while (batch := coming.result()) is not None:
+            large = is_large(batch.frames)
+            if not large:
+                coming = thread.submit(next, items, None)
+            yield batch
+            del batch
+            if large:
+                coming = thread.submit(next, items, None)
+
+
+def is_large(frames: Iterable[Frame]) -> bool:
+    """Tell whether nothing else should be in memory with these frames."""
+    return sum(frame.image.size // 3 for frame in frames) >= LARGE
 
 
 def batches(frames: Iterable[Frame], size: int, max_pixels: int) -> Iterator[list[Frame]]:
@@ -81,7 +179,7 @@ def attempt(
     It does not stop the others.
     """
     try:
-        yield from run(batch)
+        yield from run(batch) if batch else ()
     except (InputError, MemoryError) as error:
         if len(batch) > 1:
             for frame in batch:

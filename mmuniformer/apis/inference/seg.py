@@ -12,8 +12,7 @@ from PIL import Image
 from torch.nn import functional
 
 from mmuniformer.apis.inference.coco import encode_mask
-from mmuniformer.apis.inference.network import Network
-from mmuniformer.apis.inference.run import Task
+from mmuniformer.apis.inference.network import FrameTask, Network
 from mmuniformer.apis.inference.sources import Frame
 from mmuniformer.visualization.draw import colors, draw_map
 
@@ -21,7 +20,7 @@ LARGEST_LOGITS = 2**31
 """Bytes of the logits of an image in its own size; if it needs more, some classes at a time."""
 
 
-class SegTask(Task):
+class SegTask(FrameTask):
     """Predicts a class for each pixel.
 
     Category ids are the class indices from 0, which are also the values in the mask files.
@@ -71,14 +70,6 @@ class SegTask(Task):
             labels = torch.where(values > best, places.to(labels.dtype) + start, labels)
             best = torch.maximum(values, best)
         return labels
-
-    def samples(self, frames: Sequence[Frame], own_size: bool = True) -> list[Any]:
-        """Predict on frames: data samples with logits and label maps.
-
-        They have the size of the frame, or, without ``own_size``, what the network was given.
-        """
-        samples = [{'img': frame.image, 'img_path': None} for frame in frames]
-        return self.network(samples, own_size)
 
     def records(self, frame: Frame, result: np.ndarray) -> list[dict[str, Any]]:
         """Return COCO stuff results: one region for each class that occurs."""

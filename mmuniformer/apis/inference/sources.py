@@ -6,7 +6,7 @@ import glob
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +42,7 @@ class Frame:
     """An image to predict on, BGR ``(H, W, 3)`` uint8: a file's, a frame of a video, or an array.
 
     An array has no ``source``; ``id`` is for COCO records. ``index`` counts a video's frames from
-    0.
+    0. ``inputs`` are what the test pipeline made of it, if it ran.
     """
 
     image: np.ndarray
@@ -50,6 +50,7 @@ class Frame:
     source: Source | None = None
     index: int | None = None
     fps: float | None = None
+    inputs: Any = field(default=None, kw_only=True)
 
     def images(self) -> Iterator[tuple[int | None, np.ndarray]]:
         """Yield index and image of what is drawn on."""

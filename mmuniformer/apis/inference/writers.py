@@ -124,7 +124,7 @@ class Writer:
             entry['frame_id'] = frame.index
         if (mask := task.mask_file(result)) is not None:
             path = self.mask(frame.source, frame.index or 0)
-            write_whole(path, mask)
+            write_whole(path, mask, durable=False)
             entry['mask'] = path.relative_to(self.folder).as_posix()
         drawing = self.drawing(frame.source)
         if self.vis:
@@ -147,7 +147,8 @@ class Writer:
             options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix in JPEGS else []
             if path.suffix in JPEGS:
                 drawing = fitted(drawing, LONGEST_JPEG)
-            return write_whole(path, cv2.imencode(path.suffix, drawing, options)[1].tobytes())
+            data = cv2.imencode(path.suffix, drawing, options)[1].tobytes()
+            return write_whole(path, data, durable=False)
         if self.video is None or self.video.path != path:
             self.close_video()
             self.video = VideoFile(path, fps, drawing)
@@ -247,7 +248,7 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, durable: bool = True) -> None:
     """Write a file and the folders above it; an interrupt or a full disk leaves no half."""
-    with writing(path), whole_file(path) as part:
+    with writing(path), whole_file(path, durable) as part:
         part.write_bytes(data)

@@ -124,18 +124,21 @@ def fetch(source: str) -> Path:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, durable: bool = True) -> Iterator[Path]:
     """Give a name to write to, which becomes the file's if all goes well; else nothing is left.
 
-    What has the file's name is on the disk, even if the machine stops right after.
+    If ``durable``, what has the file's name is on the disk, even if the machine stops right after.
+    Waiting for this takes milliseconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = part_of(path)
     try:
         yield part
-        sync(part)
+        if durable:
+            sync(part)
         os.replace(part, path)
-        sync(path.parent)
+        if durable:
+            sync(path.parent)
     finally:
         part.unlink(missing_ok=True)
 

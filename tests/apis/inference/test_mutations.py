@@ -32,10 +32,13 @@ def weights(tmp_path_factory):
 def predict(weights, tmp_path, monkeypatch):
     """Predict on files; return the names of those done and reported, and what decoding took."""
     runs, seconds = [], []
-    frames_of = Frames.__iter__
+    make, frames_of = Frames.__init__, Frames.__iter__
+
+    def noted(frames, *args):
+        make(frames, *args)
+        runs.append(frames)
 
     def timed(frames):
-        runs.append(frames)
         start = time.perf_counter()
         for frame in frames_of(frames):
             seconds.append(time.perf_counter() - start)
@@ -57,6 +60,7 @@ def predict(weights, tmp_path, monkeypatch):
         reported = [line.partition(': ')[0] for line in runs[-1].skipped]
         return [image['file_name'] for image in images], reported, max(seconds)
 
+    monkeypatch.setattr(Frames, '__init__', noted)
     monkeypatch.setattr(Frames, '__iter__', timed)
     return run
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -26,9 +27,11 @@ from mmuniformer.apis.inference import (
     PoseTask,
     SegTask,
     Writer,
+    predict_and_write,
     seg,
 )
 from mmuniformer.apis.inference import predict as run_predict
+from mmuniformer.apis.inference.run import attempt, batches
 from mmuniformer.apis.models import build_model
 from mmuniformer.cli import group
 from mmuniformer.engine.precision import as_float32
@@ -317,7 +320,7 @@ def test_cv2_errors_of_a_users_transform_keep_their_traceback(weights, images):
 
     network.pipeline.transforms.insert(1, transform)
     with pytest.raises(cv2.error, match='my own transform'):
-        network([{'img': cv2.imread(str(images[0]))}])
+        network.prepare({'img': cv2.imread(str(images[0]))})
 
 
 def test_interrupted_run_says_what_it_did(predict, images, monkeypatch):
@@ -439,6 +442,39 @@ def test_python_gives_what_the_command_writes(predict, weights, images, tmp_path
         assert json.loads((tmp_path / 'python' / f'{name}.json').read_text()) == content
 
 
+@pytest.mark.parametrize(
+    ('name', 'make', 'batch_size'),
+    [('det', DetTask, 1), ('det', DetTask, 3), ('seg', SegTask, 2), ('pose', PoseTask, 2)],
+)
+def test_threads_change_no_byte(weights, images, tmp_path, name, make, batch_size):
+    task = make(Network(name, CONFIGS[name], weights / f'{name}.pth', 'cpu'))
+    clip = write_video(tmp_path / 'clip.avi', 5, corrupt=[2], step=30)
+    narrow = tmp_path / 'narrow.png'
+    Image.new('RGB', (900, 1)).save(narrow)
+    inputs = [*images[:2], narrow, tmp_path / 'gone.jpg', clip, images[2]]
+    frames = Frames(inputs)
+    with Writer(tmp_path / 'plain', frames.sources) as writer:
+        for batch in batches(frames, batch_size, frames.max_pixels):
+            for frame, result in zip(batch, attempt(task, batch), strict=True):
+                if isinstance(result, UserError):
+                    frames.skipped.append(str(result))
+                else:
+                    writer.add(task, frame, result)
+    threaded = Frames(inputs)
+    with Writer(tmp_path / 'threads', frames.sources) as writer:
+        done = sum(1 for _ in predict_and_write(task, threaded, writer.add, batch_size))
+    assert done == len(writer.images) == (8 if name == 'pose' else 7)
+    assert sorted(threaded.skipped) == sorted(frames.skipped)
+    assert (threaded.read, threaded.total) == (frames.read, frames.total)
+    plain, threads = (
+        {file.relative_to(tmp_path / kind): file.read_bytes()
+         for file in (tmp_path / kind).rglob('*') if file.is_file()}
+        for kind in ('plain', 'threads')
+    )  # fmt: skip
+    assert threads == plain
+    assert Path('vis/clip.mp4') in plain
+
+
 def test_half_precision_by_its_flag(predict, images):
     full = predict('pose', images[0], out='full')[2][0]['keypoints']
     half = predict('pose', images[0], '--amp', out='half')[2][0]['keypoints']
@@ -478,7 +514,7 @@ def test_half_precision_stays_close_and_inside(weights, images, task):
                 module.mlp.fc1(torch.ones(1, module.mlp.fc1.in_features)).dtype
             )
         )
-        network([{**network.meta, **sample}])
+        network([network.prepare({**network.meta, **sample})])
         assert inner[0] == (torch.bfloat16 if amp else torch.float32)
         outputs.append(seen)
     for full, half in zip(*outputs, strict=True):
