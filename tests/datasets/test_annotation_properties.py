@@ -14,6 +14,7 @@ from PIL import Image
 
 from mmuniformer.datasets.checks.dataset import checked_on_load
 from mmuniformer.datasets.checks.scoring import check_scoring
+from mmuniformer.engine.scoring import score_faster
 from mmuniformer.errors import DataError
 
 pytestmark = pytest.mark.frameworks
@@ -136,7 +137,12 @@ def read(cfg, content):
         for index in range(len(dataset)):
             assert dataset[index]['inputs'].ndim == 3
             metric.process({}, [prediction(dataset.get_data_info(index))])
-        assert all(-1 <= value <= 1 for value in metric.evaluate(len(dataset)).values())
+        results = list(metric.results)
+        scores = metric.evaluate(len(dataset))
+        assert all(-1 <= value <= 1 for value in scores.values())
+        metric.results = results
+        score_faster([metric])  # where faster-coco-eval is installed
+        assert metric.evaluate(len(dataset)) == pytest.approx(scores, abs=1e-12)
     return None
 
 
