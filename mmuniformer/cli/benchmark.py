@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from mmuniformer.analysis.benchmark.profiles import PROFILES, parse_profiles
 from mmuniformer.cli.loading import loading
@@ -14,7 +15,10 @@ from mmuniformer.cli.options import TASKS, ConfigCommand, cfg_options, device
 from mmuniformer.errors import UserError, refuse_existing
 
 ARCH_SHAPE = (512, 512)
+REPEATS = 5
 DEFAULT_PROFILES = {'inference': 'plain,fused,deploy,bf16', 'training': 'plain,fused,cp,bf16'}
+WITH_LOOP = {'task', 'network', 'train', 'loop', 'repeats', 'out', 'force', 'cfg_options'}
+"""Parameters that a measurement of the training loop takes."""
 LISTED = '; '.join(f'{profile.name}: {profile.about}' for profile in PROFILES.values())
 
 
@@ -25,6 +29,10 @@ LISTED = '; '.join(f'{profile.name}: {profile.about}' for profile in PROFILES.va
 @click.option('--profiles', metavar='NAME,...', help=f'{LISTED}.')
 @click.option('--train', is_flag=True, help='Measure forward and backward of a training step.')
 @click.option('--step', is_flag=True, help="With --train: the config's optimizer, too.")
+@click.option(
+    '--loop', is_flag=True,
+    help='With --train: the training loop of CONFIG on its data, with optimizer, hooks and logs.',
+)  # fmt: skip
 @click.option(
     '--amp', type=click.Choice(['bfloat16', 'float16']),
     help='Compute in this type under autocast, in all profiles.',
@@ -46,8 +54,8 @@ LISTED = '; '.join(f'{profile.name}: {profile.about}' for profile in PROFILES.va
     help='Images or clips per run.',
 )
 @click.option(
-    '--repeats', type=click.IntRange(0), default=5, show_default=True,
-    help='Number of timed rounds; 0 measures memory only.',
+    '--repeats', type=click.IntRange(0),
+    help='Number of timed rounds; 0 measures memory only.  [default: 5; of --loop 50 steps]',
 )  # fmt: skip
 @click.option('--operators', is_flag=True, help='Also split the time by kind of operator.')
 @device
@@ -65,9 +73,9 @@ LISTED = '; '.join(f'{profile.name}: {profile.about}' for profile in PROFILES.va
 @cfg_options
 def command(
     task: str, network: str, checkpoint: str | None, cfg_options: dict[str, Any],
-    profiles: str | None, train: bool, step: bool, amp: str | None,
+    profiles: str | None, train: bool, step: bool, loop: bool, amp: str | None,
     layouts: str | None, shapes: tuple[tuple[int, int], ...],
-    batch_size: int, repeats: int, operators: bool, device: str | None, against: bool,
+    batch_size: int, repeats: int | None, operators: bool, device: str | None, against: bool,
     no_data: bool, out: Path | None, force: bool,
 ) -> None:  # fmt: skip
     """Measure time, memory, FLOPs and accuracy side by side.
@@ -82,6 +90,9 @@ def command(
       cls       an image classifier, from the normalized image to logits
       video     a recognizer, from one view, a clip of the config's length, to logits
 
+    --train --loop trains by CONFIG as `mmuniformer train` does, without validation and checkpoints,
+    and compares a step of the loop with the network alone on the same batches.
+
     NETWORK is a config, by path or name. Without CHECKPOINT the weights are random. For segmentors
     the default profile is `fused`, a global stage 3 is compared with w32 and h32, and with
     CHECKPOINT they are also evaluated on the test data.
@@ -91,6 +102,8 @@ def command(
         raise UserError('a backbone is measured without CHECKPOINT: leave it out')
     if step and (task == 'backbone' or not train):
         raise UserError('--step: the optimizer runs in the training of a whole model, with --train')
+    if loop:
+        refuse_with_loop(click.get_current_context())
     with loading():
         import torch
         from mmengine.registry import DATASETS
@@ -98,6 +111,7 @@ def command(
 
         from mmuniformer.analysis.benchmark import report
         from mmuniformer.analysis.benchmark.cases import Settings
+        from mmuniformer.analysis.benchmark.loop import STEPS, measure_loop
         from mmuniformer.analysis.benchmark.network import ARCHS, config_of
         from mmuniformer.analysis.benchmark.run import make_cases, measure_cases
         from mmuniformer.analysis.complexity import published_shape
@@ -114,12 +128,17 @@ def command(
     chosen = parse_profiles(profiles or DEFAULT_PROFILES[mode], mode)
     if operators and any(profile.compiled for profile in chosen):
         raise UserError('--operators cannot see into compiled code: leave compile out')
-    shapes = shapes or (ARCH_SHAPE if network in ARCHS else published_shape(cfg),)
+    if loop:
+        shapes, batch_size = (), cfg.train_dataloader.batch_size
+    else:
+        shapes = shapes or (ARCH_SHAPE if network in ARCHS else published_shape(cfg),)
+    if repeats is None:
+        repeats = STEPS if loop else REPEATS
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     config = Path(network).stem
     settings = Settings(
         task, config, checkpoint, shapes, batch_size, repeats, mode, device, operators,
-        amp, step,
+        amp, step, loop,
     )  # fmt: skip
     cases, absent = make_cases(cfg, settings, layouts_of(cfg, layouts), chosen, against)
     out = out or Path('work_dirs', config, 'benchmark')
@@ -134,8 +153,33 @@ def command(
         if scored and cfg.get('check_data', True):
             check_dataset(cfg.test_dataloader.dataset)
             check_files(DATASETS.build(cfg.test_dataloader.dataset))
-        rows, rates = measure_cases(cases, settings, console, scored)
+        if loop:
+            rows, rates = measure_loop(cfg, repeats, out, console), {}
+        else:
+            rows, rates = measure_cases(cases, settings, console, scored)
     record = report.make_record([*rows, *absent], settings, rates)
     file.write_text(json.dumps(record, indent=2) + '\n', encoding='utf-8')
     report.show(record, console)
     console.print(f'written to {file}', soft_wrap=True)
+
+
+def refuse_with_loop(ctx: click.Context) -> None:
+    """Refuse what a measurement of the training loop does not take."""
+    if ctx.params['task'] == 'backbone' or not ctx.params['train']:
+        raise UserError(
+            '--loop: a whole model is trained on its data: mmuniformer benchmark det|seg|pose|cls|'
+            'video CONFIG --train --loop'
+        )
+    given = [
+        parameter.opts[-1] if isinstance(parameter, click.Option) else parameter.human_readable_name
+        for parameter in ctx.command.params
+        if parameter.name not in WITH_LOOP
+        and ctx.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
+    ]
+    if given:
+        raise UserError(
+            f'--loop trains as the config says, without {", ".join(given)}: leave it out, and '
+            'change the config by --cfg-options'
+        )
+    if ctx.params['repeats'] == 0:
+        raise UserError('--loop: --repeats is its number of steps, 1 or more')

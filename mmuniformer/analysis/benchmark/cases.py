@@ -46,6 +46,7 @@ class Settings:
     operators: bool = False  # whether the time is also split by kinds of operators
     amp: str | None = None  # type that all profiles and baselines compute in, under autocast
     step: bool = False  # whether training includes the optimizer
+    loop: bool = False  # whether the whole training loop is measured
 
 
 def in_profile(cfg: Config, profile: Profile) -> Config:

@@ -34,6 +34,9 @@ class Row:
     aAcc: float | None = figure('aAcc', '{:.2f}')
     ms: float | None = figure('ms', '{:.1f}')  # median of the rounds
     spread: float | None = figure('spread', '{:.0%}')  # slowest less fastest, over the median
+    data_ms: float | None = figure('data ms', '{:.1f}')  # of a training loop: waiting for a batch
+    data_share: float | None = figure('data', '{:.1%}')  # that over the time of all steps
+    times_backward: float | None = figure('x backward', '{:.2f}')  # over forward and backward
     images_per_second: float | None = figure('img/s', '{:.2f}')
     clips_per_second: float | None = figure('clips/s', '{:.2f}')
     ns_per_pixel: float | None = figure('ns/pixel', '{:.0f}', 'size')
@@ -102,6 +105,10 @@ def caption(record: Mapping[str, Any]) -> str:
         f'{record["time"][:10]}, {machine["device"]}, {machine["threads"]} threads, '
         f'torch {machine["versions"]["torch"]}.'
     )
+    if not repeats:
+        return text
+    runs = 'one run' if repeats == 1 else f'median of {repeats} runs'
+    text += f' Times: {runs}.'
     if not record['rates']:
         return text
     paces = []
@@ -110,8 +117,7 @@ def caption(record: Mapping[str, Any]) -> str:
         fastest = max(others, key=lambda item: item[1])
         shown = ', '.join(f'{rate / 1e9:.0f} ({name})' for name, rate in ((square, pace), fastest))
         paces.append(f'{dtype} {shown}')
-    runs = 'one run' if repeats == 1 else f'median of {repeats} runs'
-    return f'{text} Times: {runs}. G multiply-adds per second: {"; ".join(paces)}.'
+    return f'{text} G multiply-adds per second: {"; ".join(paces)}.'
 
 
 def show(record: Mapping[str, Any], console: Console) -> None:
