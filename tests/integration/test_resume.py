@@ -145,6 +145,7 @@ def test_classifiers_go_on_in_the_middle_of_an_epoch(tmp_path, monkeypatch, name
                 'model.backbone.drop_path_rate': 0.5,
                 'train_dataloader.batch_size': 4,
                 'train_dataloader.num_workers': workers,
+                'train_dataloader.persistent_workers': workers > 0,
                 'train_cfg.max_epochs': 2,
                 'train_cfg.val_interval': 2,
                 'default_hooks.checkpoint.interval': 2,

@@ -6,6 +6,8 @@ loader = dict(batch_size=32, num_workers=0, persistent_workers=False)
 dataset = dict(type='CustomDataset', data_root=data_root, metainfo=dict(classes=classes))
 train_dataloader = dict(
     loader,
+    num_workers=1,
+    persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         dataset,

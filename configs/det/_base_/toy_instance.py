@@ -30,8 +30,8 @@ tta_pipeline[1]['transforms'][0] = [
 
 train_dataloader = dict(
     batch_size=8,
-    num_workers=0,
-    persistent_workers=False,
+    num_workers=1,
+    persistent_workers=True,
     dataset=dict(
         data_root=data_root,
         metainfo=metainfo,

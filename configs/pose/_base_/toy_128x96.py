@@ -27,8 +27,8 @@ val_pipeline = [*_base_.val_pipeline[:-2], crop, dict(type='PackPoseInputs')]
 
 train_dataloader = dict(
     batch_size=32,
-    num_workers=0,
-    persistent_workers=False,
+    num_workers=1,
+    persistent_workers=True,
     dataset=dict(data_root=data_root, pipeline=train_pipeline),
 )
 val_dataloader = dict(

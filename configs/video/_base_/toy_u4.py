@@ -34,7 +34,9 @@ videos = dict(data_root=data_root, metainfo=metainfo, ann_file='')
 train = dict(data_prefix=dict(video='train'), pipeline=train_pipeline)
 val = dict(data_prefix=dict(video='val'), pipeline=test_pipeline)
 loader = dict(batch_size=16, num_workers=0, persistent_workers=False)
-train_dataloader = dict(loader, dataset=dict(videos, **train))
+train_dataloader = dict(
+    loader, num_workers=1, persistent_workers=True, dataset=dict(videos, **train)
+)
 val_dataloader = dict(loader, dataset=dict(videos, **val))
 test_dataloader = dict(loader, dataset=dict(videos, **val))
 del clip, view, augment, videos, train, val, loader
