@@ -53,6 +53,16 @@ def is_tracing() -> bool:
     return torch.jit.is_tracing() or is_compiling()
 
 
+def autocast_dtype(device_type: str) -> torch.dtype | None:
+    """Return the type that autocast computes in on a device; None where it is off."""
+    if hasattr(torch, 'get_autocast_dtype'):
+        on = torch.is_autocast_enabled(device_type)
+        return torch.get_autocast_dtype(device_type) if on else None
+    if device_type != 'cpu':
+        return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+    return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+
+
 def require_export() -> None:
     """Refuse to export where torch lacks what it takes.
 

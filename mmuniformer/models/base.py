@@ -28,8 +28,6 @@ from mmuniformer.models.execution.folding import fold
 from mmuniformer.models.layers import LAYERS, ConvEmbed, MapLayerNorm, PatchEmbed
 from mmuniformer.models.weights.load import check_state_dict, load_pretrained, split_init_cfg
 
-CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
-
 
 class StagedBackbone(BaseModule):
     """Four stages of blocks over patch embeddings, with a norm on each output.
@@ -185,7 +183,7 @@ class StagedBackbone(BaseModule):
         """
         self.check_input(x)
         if self.channels_last:
-            x = x.contiguous(memory_format=CHANNELS_LAST[self.dims])
+            x = x.contiguous(memory_format=LAYERS[self.dims].channels_last)
         outs, state = [], None
         for stage in range(self.num_stages):
             x = self.stem(stage)(x)

@@ -45,7 +45,7 @@ class LocalBlock(PolicyModule):
         self.norm1 = layers.batch_norm(dim)
         self.norm2 = layers.batch_norm(dim)
         self.conv1 = layers.pointwise(dim, dim)
-        self.attn = layers.conv(dim, dim, kernel_size=5, padding=2, groups=dim)
+        self.attn = layers.depthwise(dim, kernel_size=5)
         self.conv2 = layers.pointwise(dim, dim)
         self.pos_embed = layers.position(dim)
         self.mlp = FFN(dim, mlp_ratio, drop, layer=layers.pointwise)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -36,22 +37,42 @@ class Linear(PolicyModule, nn.Linear):
         return F.linear(x, self.weight, self.bias)
 
 
-class DynamicPositionEmbedding(nn.Conv2d):
+class Depthwise(PolicyModule):
+    """Convolution of each channel by itself, with an odd kernel, that keeps the size."""
+
+    def __init__(self, dim: int, kernel_size: int, **factory: Any):
+        padding = kernel_size // 2
+        super().__init__(dim, dim, kernel_size, padding=padding, groups=dim, **factory)
+
+    def plain(self, x: Tensor) -> Tensor:
+        """Convolve a map."""
+        return self._conv_forward(x, self.weight, self.bias)
+
+
+class DepthwiseConv2d(Depthwise, nn.Conv2d):
+    """Depthwise convolution of images."""
+
+
+class DepthwiseConv3d(Depthwise, nn.Conv3d):
+    """Depthwise convolution of clips."""
+
+
+class DynamicPositionEmbedding(DepthwiseConv2d):
     """DPE: a depthwise 3x3 convolution with a residual (UniFormer, section 3.3)."""
 
     def __init__(self, dim: int):
-        super().__init__(dim, dim, kernel_size=3, padding=1, groups=dim)
+        super().__init__(dim, kernel_size=3)
 
     def forward(self, x: Tensor) -> Tensor:
         """Add to each pixel what its neighborhood tells of its position."""
         return x + super().forward(x)
 
 
-class DynamicPositionEmbedding3d(nn.Conv3d):
+class DynamicPositionEmbedding3d(DepthwiseConv3d):
     """DPE of clips: a depthwise 3x3x3 convolution with a residual."""
 
     def __init__(self, dim: int):
-        super().__init__(dim, dim, kernel_size=3, padding=1, groups=dim)
+        super().__init__(dim, kernel_size=3)
 
     def forward(self, x: Tensor) -> Tensor:
         """Add to each voxel what its neighborhood tells of its position."""
@@ -62,8 +83,10 @@ class Layers(NamedTuple):
     """The layers that depend on how many axes a map has besides batch and channels."""
 
     conv: type[nn.Conv2d | nn.Conv3d]
+    depthwise: type[DepthwiseConv2d | DepthwiseConv3d]
     batch_norm: type[nn.BatchNorm2d | nn.BatchNorm3d]
     position: type[DynamicPositionEmbedding | DynamicPositionEmbedding3d]
+    channels_last: torch.memory_format
 
     def pointwise(self, dim: int, out: int) -> nn.Conv2d | nn.Conv3d:
         """Build a convolution with a kernel of one pixel."""
@@ -71,8 +94,16 @@ class Layers(NamedTuple):
 
 
 LAYERS = {
-    2: Layers(nn.Conv2d, nn.BatchNorm2d, DynamicPositionEmbedding),
-    3: Layers(nn.Conv3d, nn.BatchNorm3d, DynamicPositionEmbedding3d),
+    2: Layers(
+        nn.Conv2d, DepthwiseConv2d, nn.BatchNorm2d, DynamicPositionEmbedding, torch.channels_last
+    ),
+    3: Layers(
+        nn.Conv3d,
+        DepthwiseConv3d,
+        nn.BatchNorm3d,
+        DynamicPositionEmbedding3d,
+        torch.channels_last_3d,
+    ),
 }
 """By ``dims``: 2 for images, 3 for clips."""
 
@@ -167,7 +198,7 @@ class ConvEmbed(nn.Module):
         self, in_channels: int, dim: int, stride: int, time: tuple[int, int] | None = None
     ):
         super().__init__()
-        conv, norm, _ = LAYERS[3 if time else 2]
+        conv, _, norm, *_ = LAYERS[3 if time else 2]
         first, last = ((1, 2, 2), (time[1], 2, 2)) if time else (2, 2)
         layers = [conv(in_channels, dim, 3, last, 1), norm(dim)]
         if stride == 4:

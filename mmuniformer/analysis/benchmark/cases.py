@@ -19,8 +19,9 @@ from mmuniformer.analysis.layouts import backbone_settings
 from mmuniformer.apis.config import clip_views
 from mmuniformer.apis.models import build_model, quiet
 from mmuniformer.engine.precision import keep_interfaces_in_float32
-from mmuniformer.models.base import CHANNELS_LAST, find_backbone
+from mmuniformer.models.base import find_backbone
 from mmuniformer.models.execution import set_policies
+from mmuniformer.models.layers import LAYERS
 
 SEED = 0
 OBJECTS = 10
@@ -99,7 +100,7 @@ class Case:
             if profile.channels_last:
                 for name, part in model.named_children():
                     if name != 'data_preprocessor':  # its mean may have 4 axes in 3-D models
-                        part.to(memory_format=CHANNELS_LAST[backbone.dims])
+                        part.to(memory_format=LAYERS[backbone.dims].channels_last)
         if self.dtype == 'bfloat16':
             keep_interfaces_in_float32(model)
         if self.training:

@@ -15,10 +15,19 @@ from mmuniformer.compat import is_compiling
 from mmuniformer.models.blocks import GlobalBlock, LocalBlock
 from mmuniformer.models.execution.attention import fused_attention
 from mmuniformer.models.execution.dense import linear, overwriting_ffn
+from mmuniformer.models.execution.depthwise import depthwise
 from mmuniformer.models.execution.recompute import IN_PARTS, recompute
 from mmuniformer.models.execution.tiling import TILED, tileable
 from mmuniformer.models.hourglass import HourglassBlock
-from mmuniformer.models.layers import FFN, Linear, PolicyModule
+from mmuniformer.models.layers import (
+    FFN,
+    DepthwiseConv2d,
+    DepthwiseConv3d,
+    DynamicPositionEmbedding,
+    DynamicPositionEmbedding3d,
+    Linear,
+    PolicyModule,
+)
 from mmuniformer.models.mhra import GlobalMHRA, plain_attention
 
 
@@ -41,6 +50,10 @@ POLICIES = {
     LocalBlock: run_block,
     GlobalBlock: run_block,
     HourglassBlock: run_block,
+    DepthwiseConv2d: depthwise,
+    DepthwiseConv3d: depthwise,
+    DynamicPositionEmbedding: depthwise,
+    DynamicPositionEmbedding3d: depthwise,
 }
 
 

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from mmuniformer.compat import is_tracing
 
+HAS_AMX = getattr(torch.cpu, '_is_amx_tile_supported', bool)()
+"""Whether the CPU multiplies tiles of bfloat16, which the fused kernel then uses."""
 MAX_FUSED_BATCH = 65_535
 """Largest batch per call: CUDA's fused kernels put it on a grid axis of at most this size."""
 CACHED_WEIGHTS = 1 << 21
@@ -25,6 +27,7 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Te
     if (
         q.device.type == 'cpu'
         and q.dtype == torch.bfloat16
+        and not HAS_AMX
         and not (dropout or torch.is_grad_enabled() or is_tracing())
     ):
         return cached_attention(q, k, v)
@@ -42,8 +45,8 @@ def chunked_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float, limit: in
 def cached_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attend with as many weights at a time as fit the cache; no gradients.
 
-    On a CPU in bfloat16 this is faster than the fused kernel, whose small products do not use
-    the processor's bfloat16 instructions well.
+    On a CPU without AMX this is faster in bfloat16 than the fused kernel, whose small products do
+    not use the processor's bfloat16 instructions well.
     """
     shape, tokens = q.shape, k.shape[2]
     q, k, v = (x.reshape(-1, *x.shape[2:]) for x in (q * shape[-1] ** -0.5, k, v))

@@ -36,11 +36,11 @@ def fold_stem(stem: ConvEmbed) -> None:
 def fold_position(block: LocalBlock | AttentionBlock) -> None:
     """Make the DPE one convolution: a residual is an identity kernel."""
     old = block.pos_embed
+    weight = old.weight
     conv = type(old).__base__(
-        old.in_channels, old.out_channels, old.kernel_size, padding=old.padding,
-        groups=old.groups, device=old.weight.device, dtype=old.weight.dtype,
-    )  # fmt: skip
-    conv.weight.copy_(old.weight)
+        len(weight), *old.kernel_size[:1], device=weight.device, dtype=weight.dtype
+    )
+    conv.weight.copy_(weight)
     conv.weight[(..., *(size // 2 for size in old.kernel_size))] += 1
     conv.bias.copy_(old.bias)
     block.pos_embed = conv

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmuniformer.models import UniFormer, UniFormerLight, layers
+from mmuniformer.models import UniFormer, UniFormer3D, UniFormerLight, layers
 from mmuniformer.models.blocks import LocalBlock
 from mmuniformer.models.execution import attention, set_policies, tiling
 from mmuniformer.models.mhra import plain_attention
@@ -135,6 +135,19 @@ def test_cached_attention_attends_alike(limit, many, monkeypatch):
     torch.testing.assert_close(out, plain_attention(q, k, v), rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize('amx', [False, True])
+@torch.no_grad()
+def test_bfloat16_attends_by_the_kernel_that_the_cpu_is_fast_at(amx, monkeypatch):
+    monkeypatch.setattr(attention, 'HAS_AMX', amx)
+    calls = []
+    monkeypatch.setattr(attention, 'cached_attention', lambda *qkv: calls.append(qkv))
+    q, k, v = torch.randn(3, 1, 1, 6, 8).unbind(0)
+    attention.fused_attention(q, k, v)
+    assert calls == []
+    attention.fused_attention(*(x.bfloat16() for x in (q, k, v)))
+    assert len(calls) == (not amx)
+
+
 @torch.no_grad()
 def test_dropout_drops_in_bfloat16():
     q, k, v = torch.ones(3, 1, 1, 64, 8, dtype=torch.bfloat16).unbind(0)
@@ -236,3 +249,29 @@ def test_attention_by_blocks_is_as_close_in_bfloat16_as_the_fused_kernel():
         for out in (attention.cached_attention(q, k, v), F.scaled_dot_product_attention(q, k, v))
     )
     assert ours <= 2 * theirs
+
+
+@torch.no_grad()
+def test_clips_run_in_tiles(monkeypatch):
+    model = filled(UniFormer3D, layer_scale_init_value=0.5)
+    x = torch.randn(2, 3, 6, 75, 112)
+    with torch.enable_grad():
+        expected = model(x)
+    monkeypatch.setattr(tiling, 'CACHED_VALUES', 64 * 37)
+    monkeypatch.setattr(tiling, 'CACHED_TILE', 16 * 3 * 28 * 4)  # of stage 1: 4 rows and 3 twice
+    tiles = []
+    monkeypatch.setattr(model.blocks1[0], 'mix', recorded(model.blocks1[0].mix, tiles))
+    out = model(x)
+    assert {shape[0] for shape in tiles} == {1}
+    assert len(tiles) == 2 * 5
+    assert (out - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def recorded(function, shapes):
+    """Return a function that notes the shape of its input."""
+
+    def call(x):
+        shapes.append(tuple(x.shape))
+        return function(x)
+
+    return call
