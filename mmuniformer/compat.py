@@ -53,13 +53,10 @@ def is_tracing() -> bool:
     return torch.jit.is_tracing() or is_compiling()
 
 
-def autocast_dtype(device_type: str) -> torch.dtype | None:
-    """Return the type that autocast computes in on a device; None where it is off."""
+def autocast_dtype() -> torch.dtype | None:
+    """Return the type that autocast computes in on a CPU; None where it is off."""
     if hasattr(torch, 'get_autocast_dtype'):
-        on = torch.is_autocast_enabled(device_type)
-        return torch.get_autocast_dtype(device_type) if on else None
-    if device_type != 'cpu':
-        return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+        return torch.get_autocast_dtype('cpu') if torch.is_autocast_enabled('cpu') else None
     return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
 
 

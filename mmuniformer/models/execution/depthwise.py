@@ -21,9 +21,10 @@ FAST_TYPES = (torch.float32, torch.bfloat16)
 
 def depthwise(layer: Depthwise, x: Tensor) -> Tensor:
     """Run a depthwise convolution whose gradients are computed as below."""
-    dtype = autocast_dtype(x.device.type) or x.dtype
-    fast = x.device.type == 'cpu' and torch.backends.mkldnn.is_available() and dtype in FAST_TYPES
-    if not fast or not torch.is_grad_enabled() or is_tracing():
+    if is_tracing() or not torch.is_grad_enabled() or x.device.type != 'cpu':
+        return layer.plain(x)
+    dtype = autocast_dtype() or x.dtype
+    if dtype not in FAST_TYPES or not torch.backends.mkldnn.is_available():
         return layer.plain(x)
     return DepthwiseConvolution.apply(x.to(dtype), layer.weight.to(dtype), layer.bias.to(dtype))
 
