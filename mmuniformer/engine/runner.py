@@ -38,7 +38,6 @@ from mmuniformer.engine.loops import resumable_loop
 from mmuniformer.engine.precision import keep_interfaces_in_float32
 from mmuniformer.engine.saving import resumable, whole_beside
 from mmuniformer.engine.scoring import score_faster
-from mmuniformer.engine.transfer import Packing
 from mmuniformer.engine.workers import PatientWorker, leaves, name_samples
 from mmuniformer.errors import CheckpointError, UserError
 from mmuniformer.models.weights.files import fetch, load_state_dict_file, whole_file
@@ -236,7 +235,7 @@ class CheckedRunner(Runner):
         """Build as mmengine does, and refuse a dataset that filters have emptied.
 
         What fails on a sample later names it. Processes that load data outlast a signal to end
-        until the state is saved, and hand a batch over in one piece.
+        until the state is saved.
 
         Raises:
             UserError: No sample or no whole batch is left; mmengine would train on nothing. Or the
@@ -262,7 +261,6 @@ class CheckedRunner(Runner):
         name_samples(loader.dataset, check_size=checked)
         if loader.num_workers:
             loader.worker_init_fn = PatientWorker(loader.worker_init_fn)
-            loader.collate_fn = Packing(loader.collate_fn)
         return loader
 
     @master_only
