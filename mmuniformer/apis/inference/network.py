@@ -158,6 +158,11 @@ class FrameTask(Task):
 
     network: Network
 
+    @property
+    def overlapped(self) -> bool:
+        """Whether reading and writing have threads of their own: beside a GPU."""
+        return self.network.device.type != 'cpu'
+
     def sample(self, frame: Frame) -> dict[str, Any]:
         """Return what the test pipeline starts from."""
         return {'img': frame.image, 'img_id': frame.id, 'img_path': None}

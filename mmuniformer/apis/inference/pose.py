@@ -45,6 +45,7 @@ class PoseTask(Task):
         batch_size: int = 1,
     ):
         self.network = network
+        self.overlapped = network.device.type != 'cpu'
         self.finder = finder or WholeImage()
         self.skipped: dict[Any, int] = {}
         self.score_thr = score_thr

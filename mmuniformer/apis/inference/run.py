@@ -1,14 +1,15 @@
 """The loop of a prediction run, from frames to results, and on to files.
 
-Three threads share the work: one reads and prepares the next batch, the caller's runs the network,
-one draws and writes. Each does so in the order of the frames, so that results do not depend on it.
+Beside a GPU three threads share the work: one reads and prepares the next batch, the caller's runs
+the network, one draws and writes. Each does so in the order of the frames, so that results do not
+depend on it. On a CPU, whose cores the network keeps busy, threads of their own would slow it down.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing
 from copy import copy
 from types import MappingProxyType
@@ -20,7 +21,7 @@ from mmuniformer.apis.inference.sources import Frame, Frames
 from mmuniformer.errors import InputError
 
 LARGE = 2**24
-"""Pixels of frames that are alone in memory: nothing else is read or written meanwhile."""
+"""Pixels of frames that are alone in memory."""
 
 
 class Task(Protocol):
@@ -32,6 +33,8 @@ class Task(Protocol):
     """COCO categories of the records."""
     skipped: Mapping[Any, int] = MappingProxyType({})
     """Number of boxes that were not used, by frame id."""
+    overlapped = True
+    """Whether reading and writing have threads of their own."""
 
     def prepare(self, frame: Frame) -> Frame:
         """Return a frame with what can be done on it before the network runs."""
@@ -73,7 +76,7 @@ def predict_and_write(
     write: Callable[[Task, Frame, Any], None],
     batch_size: int = 1,
 ) -> Iterator[None]:
-    """Predict as ``predict`` does; on a thread write, by ``Writer.add``. Yield as frames are done.
+    """Predict as ``predict`` does, and write by ``Writer.add``. Yield as frames are done.
 
     Up to ``batch_size`` results wait to be written. Those that are made when the caller stops are
     written, too.
@@ -86,10 +89,10 @@ def predict_and_write(
         except InputError as error:
             frames.skipped.append(str(error))
 
-    with closing(predict(task, frames, batch_size)) as results, ThreadPoolExecutor(1) as thread:
+    with closing(predict(task, frames, batch_size)) as results, thread_for(task) as thread:
         for frame, result in results:
             waiting.append(thread.submit(write, task, frame, result))
-            most = 0 if is_large([frame]) else batch_size
+            most = 0 if alone(task, [frame]) else batch_size
             del frame, result
             while len(waiting) > most:
                 yield written()
@@ -100,10 +103,9 @@ def predict_and_write(
 def predict(task: Task, frames: Frames, batch_size: int = 1) -> Iterator[tuple[Frame, Any]]:
     """Yield each frame with its result; what the network cannot take goes to ``frames.skipped``.
 
-    ``batch_size`` frames are predicted on at a time; fewer of large images. The next are decoded
-    and prepared meanwhile, on a thread.
+    ``batch_size`` frames are predicted on at a time; fewer of large images.
     """
-    with closing(ahead(read(task, frames, batch_size))) as ready:
+    with closing(ahead(task, read(task, frames, batch_size))) as ready:
         for batch in ready:
             frames.skipped += batch.skipped
             frames.read, frames.total = batch.read, batch.total
@@ -136,23 +138,41 @@ def prepared(task: Task, frame: Frame) -> Frame:
         return frame
 
 
-def ahead(items: Iterator[Batch]) -> Iterator[Batch]:
-    """Yield batches made on a thread: the next while one is in use, unless this one is large."""
-    with ThreadPoolExecutor(1) as thread:
+def ahead(task: Task, items: Iterator[Batch]) -> Iterator[Batch]:
+    """Yield batches made on a thread: the next while one is in use, unless this one is alone."""
+    with thread_for(task) as thread:
         coming = thread.submit(next, items, None)
         while (batch := coming.result()) is not None:
-            large = is_large(batch.frames)
-            if not large:
+            by_itself = alone(task, batch.frames)
+            if not by_itself:
                 coming = thread.submit(next, items, None)
             yield batch
             del batch
-            if large:
+            if by_itself:
                 coming = thread.submit(next, items, None)
 
 
-def is_large(frames: Iterable[Frame]) -> bool:
-    """Tell whether nothing else should be in memory with these frames."""
-    return sum(frame.image.size // 3 for frame in frames) >= LARGE
+def alone(task: Task, frames: Iterable[Frame]) -> bool:
+    """Tell whether nothing else should be read or written while these frames are in memory."""
+    return not task.overlapped or sum(frame.image.size // 3 for frame in frames) >= LARGE
+
+
+def thread_for(task: Task) -> Executor:
+    """Return what reads or writes for a task."""
+    return ThreadPoolExecutor(1) if task.overlapped else InTurn()
+
+
+class InTurn(Executor):
+    """Runs what is submitted at once, in the caller's thread."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any) -> Future[Any]:
+        """Return the finished run."""
+        future = Future()
+        try:
+            future.set_result(function(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
 
 def batches(frames: Iterable[Frame], size: int, max_pixels: int) -> Iterator[list[Frame]]:

@@ -442,12 +442,17 @@ def test_python_gives_what_the_command_writes(predict, weights, images, tmp_path
         assert json.loads((tmp_path / 'python' / f'{name}.json').read_text()) == content
 
 
+@pytest.mark.parametrize('overlapped', [False, True])
 @pytest.mark.parametrize(
     ('name', 'make', 'batch_size'),
     [('det', DetTask, 1), ('det', DetTask, 3), ('seg', SegTask, 2), ('pose', PoseTask, 2)],
 )
-def test_threads_change_no_byte(weights, images, tmp_path, name, make, batch_size):
+def test_threads_change_no_byte(
+    weights, images, tmp_path, monkeypatch, name, make, batch_size, overlapped
+):
     task = make(Network(name, CONFIGS[name], weights / f'{name}.pth', 'cpu'))
+    assert not task.overlapped
+    monkeypatch.setattr(make if name != 'pose' else task, 'overlapped', overlapped)
     clip = write_video(tmp_path / 'clip.avi', 5, corrupt=[2], step=30)
     narrow = tmp_path / 'narrow.png'
     Image.new('RGB', (900, 1)).save(narrow)

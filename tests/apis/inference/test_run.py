@@ -11,6 +11,7 @@ from mmuniformer.apis.inference.run import Task, batches, predict, predict_and_w
 from mmuniformer.apis.inference.sources import Frames
 from mmuniformer.errors import InputError
 
+STEPS = ('prepare', 'run', 'write')
 DEADLINE = 60
 """Seconds after which a thread that waits for another gives up: the test fails then."""
 
@@ -111,7 +112,7 @@ def test_reading_network_and_writing_overlap(tmp_path, batch_size):
     task.do['run_1'] = task.until(f'prepare {1 + batch_size}')
     task.do['write_1'] = task.until(f'run {1 + batch_size}')
     done = [frames.read for _ in predict_and_write(task, frames, task.add, batch_size)]
-    for what in ('prepare', 'run', 'write'):
+    for what in STEPS:
         events = [event for event in task.events if event.startswith(what)]
         assert events == [f'{what} {number}' for number in range(1, 6)]
     assert len(done) == done[-1] == 5
@@ -136,16 +137,30 @@ def test_large_frames_are_alone_in_memory(tmp_path, monkeypatch):
     task = Log()
     for _ in predict_and_write(task, frames, task.add):
         pass
-    steps = ('prepare', 'run', 'write')
-    assert task.events == [f'{what} {number}' for number in (1, 2, 3) for what in steps]
+    assert task.events == [f'{what} {number}' for number in (1, 2, 3) for what in STEPS]
 
 
+def test_a_task_on_a_cpu_has_no_threads(tmp_path):
+    frames = frames_of(tmp_path, 'a.png', 'b.png', 'c.png')
+    task, threads = Log(), set()
+    task.overlapped = False
+    for number in (1, 2, 3):
+        for what in STEPS:
+            task.do[f'{what}_{number}'] = lambda: threads.add(threading.current_thread())
+    for _ in predict_and_write(task, frames, task.add):
+        pass
+    assert threads == {threading.main_thread()}
+    assert task.events == [f'{what} {number}' for number in (1, 2, 3) for what in STEPS]
+
+
+@pytest.mark.parametrize('overlapped', [False, True])
 @pytest.mark.parametrize('error', [KeyboardInterrupt(), ValueError('my head')])
 @pytest.mark.parametrize('step', ['prepare', 'run'])
-def test_what_was_predicted_before_an_error_is_written(tmp_path, step, error):
+def test_what_was_predicted_before_an_error_is_written(tmp_path, step, error, overlapped):
     before = threading.enumerate()
     frames = frames_of(tmp_path, *FIVE)
     task = Log(**{f'{step}_3': raises(error)})
+    task.overlapped = overlapped
     with pytest.raises(type(error)):
         for _ in predict_and_write(task, frames, task.add):
             pass
