@@ -68,8 +68,10 @@ class Faster:
 
     def count(self) -> dict[str, Any] | None:
         """Return precision and recall; None where faster-coco-eval cannot count."""
-        from faster_coco_eval import COCOeval_faster
-
+        try:
+            from faster_coco_eval import COCOeval_faster
+        except (ImportError, ValueError):  # its extension may be built for another NumPy
+            return None
         sigmas = getattr(self, 'sigmas', None)  # of xtcocotools
         faster = COCOeval_faster(iouType=self.params.iouType, kpt_oks_sigmas=sigmas)
         faster.cocoGt, faster.cocoDt = self.cocoGt, self.cocoDt

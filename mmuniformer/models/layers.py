@@ -40,9 +40,10 @@ class Linear(PolicyModule, nn.Linear):
 class Depthwise(PolicyModule):
     """Convolution of each channel by itself, with an odd kernel, that keeps the size."""
 
-    def __init__(self, dim: int, kernel_size: int, **factory: Any):
-        padding = kernel_size // 2
-        super().__init__(dim, dim, kernel_size, padding=padding, groups=dim, **factory)
+    def __init__(self, dim: int, kernel_size: int, device: Any = None, dtype: Any = None):
+        super().__init__(
+            dim, dim, kernel_size, padding=kernel_size // 2, groups=dim, device=device, dtype=dtype
+        )
 
     def plain(self, x: Tensor) -> Tensor:
         """Convolve a map."""
@@ -57,7 +58,7 @@ class DepthwiseConv3d(Depthwise, nn.Conv3d):
     """Depthwise convolution of clips."""
 
 
-class DynamicPositionEmbedding(DepthwiseConv2d):
+class DynamicPositionEmbedding(DepthwiseConv2d, nn.Conv2d):  # a base that init_cfg matches
     """DPE: a depthwise 3x3 convolution with a residual (UniFormer, section 3.3)."""
 
     def __init__(self, dim: int):
@@ -68,7 +69,7 @@ class DynamicPositionEmbedding(DepthwiseConv2d):
         return x + super().forward(x)
 
 
-class DynamicPositionEmbedding3d(DepthwiseConv3d):
+class DynamicPositionEmbedding3d(DepthwiseConv3d, nn.Conv3d):
     """DPE of clips: a depthwise 3x3x3 convolution with a residual."""
 
     def __init__(self, dim: int):

@@ -66,7 +66,7 @@ def ours(
             tempfile.TemporaryDirectory() as folder,
             Writer(Path(folder), frames.sources, vis) as writer,
         ):
-            for _ in predict_and_write(task, frames, writer.add, options.batch_size):
+            for _ in predict_and_write(task, frames, writer.add):
                 pass
 
     return call
@@ -79,7 +79,7 @@ def theirs(options: argparse.Namespace, images: Sequence[Path]) -> Callable[[], 
     """
     names, config = list(map(str, images)), str(find_config(options.config))
     files = (config, options.checkpoint)
-    out, more = 'out_dir', {'batch_size': options.batch_size}
+    out, more = 'out_dir', {}
     if options.task == 'det':
         from mmdet.apis import DetInferencer
 
@@ -113,7 +113,6 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument('checkpoint')
     parser.add_argument('images', nargs='+', type=Path, help='image files')
     parser.add_argument('--count', type=int, default=40, help='images a run, by repeating')
-    parser.add_argument('--batch-size', type=int, default=1)
     parser.add_argument('--repeats', type=int, default=3, help='timed runs')
     options = parser.parse_args(arguments)
     rows = {

@@ -143,6 +143,7 @@ def ahead(task: Task, items: Iterator[Batch]) -> Iterator[Batch]:
     with thread_for(task) as thread:
         coming = thread.submit(next, items, None)
         while (batch := coming.result()) is not None:
+            del coming  # holds the batch, too
             by_itself = alone(task, batch.frames)
             if not by_itself:
                 coming = thread.submit(next, items, None)

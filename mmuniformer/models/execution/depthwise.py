@@ -15,18 +15,23 @@ from torch import Tensor
 from mmuniformer.compat import autocast_dtype, is_tracing
 from mmuniformer.models.layers import Depthwise
 
-FAST_TYPES = (torch.float32, torch.bfloat16)
+FAST_TYPES = {torch.float32, torch.bfloat16}
 """What oneDNN computes in."""
+FAST_WIDTHS = (3, 5, 7)
+"""Columns of a kernel."""
 
 
 def depthwise(layer: Depthwise, x: Tensor) -> Tensor:
     """Run a depthwise convolution whose gradients are computed as below."""
     if is_tracing() or not torch.is_grad_enabled() or x.device.type != 'cpu':
         return layer.plain(x)
-    dtype = autocast_dtype() or x.dtype
-    if dtype not in FAST_TYPES or not torch.backends.mkldnn.is_available():
+    inputs = (x, layer.weight, layer.bias)
+    types, autocast = {value.dtype for value in inputs}, autocast_dtype()
+    known = types <= FAST_TYPES and (autocast in FAST_TYPES or autocast is None and len(types) == 1)
+    fast = layer.kernel_size[-1] in FAST_WIDTHS and torch.backends.mkldnn.is_available()
+    if not known or not fast:
         return layer.plain(x)
-    return DepthwiseConvolution.apply(x.to(dtype), layer.weight.to(dtype), layer.bias.to(dtype))
+    return DepthwiseConvolution.apply(*(value.to(autocast or x.dtype) for value in inputs))
 
 
 class DepthwiseConvolution(torch.autograd.Function):

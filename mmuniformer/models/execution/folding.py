@@ -21,7 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmuniformer.models.blocks import AttentionBlock, LocalBlock
 from mmuniformer.models.hourglass import HourglassBlock
-from mmuniformer.models.layers import ConvEmbed
+from mmuniformer.models.layers import LAYERS, ConvEmbed
 
 
 def fold_stem(stem: ConvEmbed) -> None:
@@ -37,8 +37,8 @@ def fold_position(block: LocalBlock | AttentionBlock) -> None:
     """Make the DPE one convolution: a residual is an identity kernel."""
     old = block.pos_embed
     weight = old.weight
-    conv = type(old).__base__(
-        len(weight), *old.kernel_size[:1], device=weight.device, dtype=weight.dtype
+    conv = LAYERS[weight.ndim - 2].depthwise(
+        len(weight), old.kernel_size[0], weight.device, weight.dtype
     )
     conv.weight.copy_(weight)
     conv.weight[(..., *(size // 2 for size in old.kernel_size))] += 1

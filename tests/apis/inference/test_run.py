@@ -1,6 +1,7 @@
 """The loop from frames to results, and to files."""
 
 import threading
+import weakref
 from contextlib import closing
 
 import pytest
@@ -151,6 +152,22 @@ def test_a_task_on_a_cpu_has_no_threads(tmp_path):
         pass
     assert threads == {threading.main_thread()}
     assert task.events == [f'{what} {number}' for number in (1, 2, 3) for what in STEPS]
+
+
+def test_a_frame_on_a_cpu_is_gone_before_the_next_is_read(tmp_path):
+    frames = frames_of(tmp_path, 'a.png', 'b.png', 'c.png')
+    task, seen = Log(), []
+    task.overlapped = False
+
+    def prepare(frame):
+        assert all(image() is None for image in seen)
+        seen.append(weakref.ref(frame.image))
+        return frame
+
+    task.prepare = prepare
+    for _ in predict_and_write(task, frames, task.add):
+        pass
+    assert len(seen) == 3
 
 
 @pytest.mark.parametrize('overlapped', [False, True])

@@ -86,6 +86,43 @@ def test_the_plain_one_runs_where_the_kernels_are_not():
     assert 'PythonOp' not in str(torch.jit.trace(layer, x).graph)
     exact = layer.double()(x.double())
     assert type(exact.grad_fn).__name__ == 'ConvolutionBackward0'
+    with torch.autocast('cpu', torch.bfloat16):
+        assert layer(x.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize('kernel_size', [1, 9])
+def test_other_kernels_run_plainly(kernel_size):
+    layer = conv((1, 4, 1, 1), kernel_size)
+    out = layer(torch.randn(1, 4, 1, 1))
+    assert type(out.grad_fn).__name__ == 'ConvolutionBackward0'
+
+
+def test_types_are_not_mixed():
+    layer = conv((1, 4, 6, 6), 3)
+    with pytest.raises(RuntimeError, match='same'):
+        layer(torch.randn(1, 4, 6, 6, dtype=torch.bfloat16))
+
+
+def test_functional_gradients():
+    layer = conv((3, 4, 6, 6), 5)
+    x = torch.randn(3, 4, 6, 6)
+
+    def loss(parameters):
+        return torch.func.functional_call(layer, parameters, (x,)).square().sum()
+
+    found = torch.func.grad(loss)(dict(layer.named_parameters()))
+    wanted = gradients(layer, x.requires_grad_(), layer.plain)[1:]
+    for name, gradient in zip(('weight', 'bias'), wanted, strict=True):
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('dims', [2, 3])
+def test_init_cfg_takes_position_embeddings_for_convolutions(dims):
+    backbone = {2: UniFormer, 3: UniFormer3D}[dims]
+    model = backbone('nano', init_cfg={'type': 'Constant', 'val': 7.0, 'layer': f'Conv{dims}d'})
+    model.init_weights()
+    for module in (model.blocks1[0].pos_embed, model.blocks1[0].attn, model.blocks4[0].pos_embed):
+        assert torch.equal(module.weight, torch.full_like(module.weight, 7.0))
 
 
 @pytest.mark.parametrize(
