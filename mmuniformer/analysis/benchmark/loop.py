@@ -20,6 +20,7 @@ from rich.console import Console
 
 from mmuniformer.analysis.benchmark import measure
 from mmuniformer.analysis.benchmark.report import Row
+from mmuniformer.analysis.benchmark.run import set_pace
 from mmuniformer.analysis.layouts import Layout
 from mmuniformer.apis.config import clip_views
 from mmuniformer.apis.models import quiet
@@ -99,11 +100,8 @@ def measure_loop(cfg: Config, steps: int, work_dir: Path, console: Console) -> l
     params = sum(parameter.numel() for parameter in runner.model.parameters()) / 1e6
     layout, rows = Layout.of(cfg).name, []
     for name, taken in {'training loop': seconds, **alone}.items():
-        median = statistics.median(taken)
-        row = Row(name, layout, size=' x '.join(map(str, size)), ms=median * 1e3, params_m=params)
-        row.spread = (max(taken) - min(taken)) / median
-        per_second = 'clips_per_second' if len(size) == 4 else 'images_per_second'
-        setattr(row, per_second, size[0] / median)
+        row = Row(name, layout, size=' x '.join(map(str, size)), params_m=params)
+        median = set_pace(row, taken, size[0], size[1:])
         row.times_backward = median / statistics.median(alone['forward, backward'])
         rows.append(row)
     # Batches come in bursts from processes: no median.

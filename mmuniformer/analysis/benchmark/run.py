@@ -151,18 +151,22 @@ def set_times(
 
     ``size`` is height and width, of clips frames before them.
     """
-    median = statistics.median(seconds)
-    row.ms, row.spread = median * 1e3, (max(seconds) - min(seconds)) / median
-    setattr(
-        row, 'images_per_second' if len(size) == 2 else 'clips_per_second',
-        settings.batch_size / median,
-    )  # fmt: skip
+    median = set_pace(row, seconds, settings.batch_size, size)
     row.ns_per_pixel = median * 1e9 / (settings.batch_size * math.prod(size))
     # Backward has two products for each of forward.
     passes = 3 if settings.mode == 'training' else 1
     # A detector trains on fewer boxes than FLOPs are counted for.
     if passes == 1 or settings.task != 'det':
         row.times_floor = median / (passes * row.gflops * 1e9 * settings.batch_size / rate)
+
+
+def set_pace(row: Row, seconds: Sequence[float], batch_size: int, size: tuple[int, ...]) -> float:
+    """Set a row's time, spread, and images or clips a second; return the median in seconds."""
+    median = statistics.median(seconds)
+    row.ms, row.spread = median * 1e3, (max(seconds) - min(seconds)) / median
+    per_second = 'images_per_second' if len(size) == 2 else 'clips_per_second'
+    setattr(row, per_second, batch_size / median)
+    return median
 
 
 def difference(outputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> float | None:
