@@ -153,8 +153,8 @@ class Network:
         return names
 
 
-class FrameTask(Task):
-    """Gives each frame to the network as a whole."""
+class NetworkTask(Task):
+    """Predicts by a network."""
 
     network: Network
 
@@ -162,6 +162,10 @@ class FrameTask(Task):
     def overlapped(self) -> bool:
         """Whether reading and writing have threads of their own: beside a GPU."""
         return self.network.device.type != 'cpu'
+
+
+class FrameTask(NetworkTask):
+    """Gives each frame to the network as a whole."""
 
     def sample(self, frame: Frame) -> dict[str, Any]:
         """Return what the test pipeline starts from."""

@@ -10,8 +10,7 @@ import numpy as np
 from mmengine.structures import InstanceData
 
 from mmuniformer.apis.inference.boxes import BoxFile, Detected, WholeImage
-from mmuniformer.apis.inference.network import Network
-from mmuniformer.apis.inference.run import Task
+from mmuniformer.apis.inference.network import Network, NetworkTask
 from mmuniformer.apis.inference.sources import Frame
 from mmuniformer.datasets.checks.pose import outputs_of
 from mmuniformer.errors import UserError
@@ -24,7 +23,7 @@ MIN_BOX_SIDE = 1.0
 """Pixels; nothing can be seen in a thinner box."""
 
 
-class PoseTask(Task):
+class PoseTask(NetworkTask):
     """Predicts keypoints. ``skipped`` counts the boxes of each frame, by id, that are not used.
 
     ``finder`` says where the instances are (None: each image is one person), which go through the
@@ -45,7 +44,6 @@ class PoseTask(Task):
         batch_size: int = 1,
     ):
         self.network = network
-        self.overlapped = network.device.type != 'cpu'
         self.finder = finder or WholeImage()
         self.skipped: dict[Any, int] = {}
         self.score_thr = score_thr

@@ -452,7 +452,7 @@ def test_threads_change_no_byte(
 ):
     task = make(Network(name, CONFIGS[name], weights / f'{name}.pth', 'cpu'))
     assert not task.overlapped
-    monkeypatch.setattr(make if name != 'pose' else task, 'overlapped', overlapped)
+    monkeypatch.setattr(make, 'overlapped', overlapped)
     clip = write_video(tmp_path / 'clip.avi', 5, corrupt=[2], step=30)
     narrow = tmp_path / 'narrow.png'
     Image.new('RGB', (900, 1)).save(narrow)
