@@ -166,7 +166,8 @@ def test_new_style_configs_are_measured(tmp_path, in_process, options):
     config = write_new_style(tmp_path, 'seg')
     rows = rows_of(tmp_path, 'seg', config, '--profiles', 'plain,bf16', '--shape', 64, 64, *options)
     assert [(row['profile'], row['layout']) for row in rows] == [('plain', 'h2'), ('bf16', 'h2')]
-    assert 1e-6 < rows[1]['difference'] < 0.1
+    # Of losses in training, which are closer to each other.
+    assert (1e-5 if options else 1e-4) < rows[1]['difference'] < 0.1
 
 
 def test_annotations_fit_a_detector_of_one_class():
