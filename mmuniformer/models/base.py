@@ -25,6 +25,7 @@ from mmuniformer.models.arch import (
 from mmuniformer.models.blocks import LocalBlock
 from mmuniformer.models.execution import set_policies
 from mmuniformer.models.execution.folding import fold
+from mmuniformer.models.execution.packing import pack
 from mmuniformer.models.layers import LAYERS, ConvEmbed, MapLayerNorm, PatchEmbed
 from mmuniformer.models.weights.load import check_state_dict, load_pretrained, split_init_cfg
 
@@ -235,6 +236,9 @@ class StagedBackbone(BaseModule):
     def switch_to_deploy(self, test_cfg: Any = None) -> None:
         """Fold norms, residuals and LayerScale into weights, in place and for good.
 
+        On a CPU, dense layers then keep their weights a second time, as oneDNN reads them. These
+        follow every change of a weight but those made through ``weight.data``.
+
         Outputs stay equal to 1e-5 in float32; see ``execution/folding.py``. The state dict then
         holds other tensors under the old names and says so by the entry ``deployed``. mmpose hands
         ``test_cfg`` to every layer that has this method.
@@ -251,6 +255,7 @@ class StagedBackbone(BaseModule):
         for stage in range(self.num_stages):
             for module in (self.stem(stage), *self.blocks(stage)):
                 fold(module, windowed=stage in self.windowed_stages)
+        pack(self)
         self.eval()  # the new parts, too
         device = next(self.parameters()).device
         self.deployed = torch.ones((), dtype=torch.bool, device=device)

@@ -23,6 +23,8 @@ class PolicyModule(nn.Module):
     """Called with the module and the inputs in place of ``plain``."""
     recomputed = 'nothing'
     """What training recomputes of a block in backward: nothing, parts or all."""
+    packed: Any = None
+    """Weights as a policy laid them out for inference, in a deployed network."""
 
     def forward(self, *args: Any) -> Any:
         """Run by the policy, or plainly if there is none."""
@@ -37,17 +39,36 @@ class Linear(PolicyModule, nn.Linear):
         return F.linear(x, self.weight, self.bias)
 
 
-class Depthwise(PolicyModule):
+class Convolution(PolicyModule):
+    """Convolution that a policy may run in another way."""
+
+    def plain(self, x: Tensor) -> Tensor:
+        """Convolve a map."""
+        return self._conv_forward(x, self.weight, self.bias)
+
+
+class Pointwise(Convolution):
+    """Convolution with a kernel of one pixel."""
+
+    def __init__(self, dim: int, out: int):
+        super().__init__(dim, out, kernel_size=1)
+
+
+class PointwiseConv2d(Pointwise, nn.Conv2d):
+    """Pointwise convolution of images."""
+
+
+class PointwiseConv3d(Pointwise, nn.Conv3d):
+    """Pointwise convolution of clips."""
+
+
+class Depthwise(Convolution):
     """Convolution of each channel by itself, with an odd kernel, that keeps the size."""
 
     def __init__(self, dim: int, kernel_size: int, device: Any = None, dtype: Any = None):
         super().__init__(
             dim, dim, kernel_size, padding=kernel_size // 2, groups=dim, device=device, dtype=dtype
         )
-
-    def plain(self, x: Tensor) -> Tensor:
-        """Convolve a map."""
-        return self._conv_forward(x, self.weight, self.bias)
 
 
 class DepthwiseConv2d(Depthwise, nn.Conv2d):
@@ -84,22 +105,25 @@ class Layers(NamedTuple):
     """The layers that depend on how many axes a map has besides batch and channels."""
 
     conv: type[nn.Conv2d | nn.Conv3d]
+    pointwise: type[PointwiseConv2d | PointwiseConv3d]
     depthwise: type[DepthwiseConv2d | DepthwiseConv3d]
     batch_norm: type[nn.BatchNorm2d | nn.BatchNorm3d]
     position: type[DynamicPositionEmbedding | DynamicPositionEmbedding3d]
     channels_last: torch.memory_format
 
-    def pointwise(self, dim: int, out: int) -> nn.Conv2d | nn.Conv3d:
-        """Build a convolution with a kernel of one pixel."""
-        return self.conv(dim, out, kernel_size=1)
-
 
 LAYERS = {
     2: Layers(
-        nn.Conv2d, DepthwiseConv2d, nn.BatchNorm2d, DynamicPositionEmbedding, torch.channels_last
+        nn.Conv2d,
+        PointwiseConv2d,
+        DepthwiseConv2d,
+        nn.BatchNorm2d,
+        DynamicPositionEmbedding,
+        torch.channels_last,
     ),
     3: Layers(
         nn.Conv3d,
+        PointwiseConv3d,
         DepthwiseConv3d,
         nn.BatchNorm3d,
         DynamicPositionEmbedding3d,
@@ -199,7 +223,8 @@ class ConvEmbed(nn.Module):
         self, in_channels: int, dim: int, stride: int, time: tuple[int, int] | None = None
     ):
         super().__init__()
-        conv, _, norm, *_ = LAYERS[3 if time else 2]
+        kind = LAYERS[3 if time else 2]
+        conv, norm = kind.conv, kind.batch_norm
         first, last = ((1, 2, 2), (time[1], 2, 2)) if time else (2, 2)
         layers = [conv(in_channels, dim, 3, last, 1), norm(dim)]
         if stride == 4:

@@ -14,7 +14,7 @@ from torch import nn
 from mmuniformer.compat import is_compiling
 from mmuniformer.models.blocks import GlobalBlock, LocalBlock
 from mmuniformer.models.execution.attention import fused_attention
-from mmuniformer.models.execution.dense import linear, overwriting_ffn
+from mmuniformer.models.execution.dense import linear, overwriting_ffn, pointwise
 from mmuniformer.models.execution.depthwise import depthwise
 from mmuniformer.models.execution.recompute import IN_PARTS, recompute
 from mmuniformer.models.execution.tiling import TILED, tileable
@@ -26,6 +26,8 @@ from mmuniformer.models.layers import (
     DynamicPositionEmbedding,
     DynamicPositionEmbedding3d,
     Linear,
+    PointwiseConv2d,
+    PointwiseConv3d,
     PolicyModule,
 )
 from mmuniformer.models.mhra import GlobalMHRA, plain_attention
@@ -46,6 +48,8 @@ def run_block(block: PolicyModule, *args: Any) -> Any:
 
 POLICIES = {
     Linear: linear,
+    PointwiseConv2d: pointwise,
+    PointwiseConv3d: pointwise,
     FFN: overwriting_ffn,
     LocalBlock: run_block,
     GlobalBlock: run_block,

@@ -14,7 +14,7 @@ from mmuniformer.compat import is_tracing
 from mmuniformer.models.blocks import GlobalBlock, LocalBlock, map_of, scaled, tokens_of
 from mmuniformer.models.layers import LAYERS
 
-CACHED_VALUES = 1 << 22
+CACHED_VALUES = 1 << 21
 """Values of an FFN's hidden layer that stay in the cache: memory is slower than arithmetic."""
 CACHED_TILE = 1 << 20
 """Values of a tile of a map: several maps of its size are at work at a time."""
