@@ -140,7 +140,7 @@ def peak_resident_set() -> int:
 
 def kind_of(name: str, shapes: Sequence[Sequence[int]]) -> str:
     """Return the kind of an operator like ``aten::addmm`` from it and its arguments' shapes."""
-    name = name.removeprefix('aten::')
+    name = name.partition('::')[2]
     kind = next((k for k, parts in OPERATORS.items() if any(p in name for p in parts)), 'rest')
     if kind == 'dense' and 'conv' in name:
         # Forward takes input and weight, backward the gradient before them.
@@ -159,7 +159,7 @@ def seconds_by_kind(call: Callable[[], Any], device: torch.device) -> dict[str, 
         call()
     found = dict.fromkeys(KINDS, 0.0)
     for event in profiled.key_averages(group_by_input_shape=True):
-        if event.key.startswith('aten::'):
+        if event.key.startswith(('aten::', 'mkldnn::')):
             # Of PyTorch below 2.4 cuda, since then device.
             on_device = 'device' if hasattr(event, 'self_device_time_total') else 'cuda'
             spent = getattr(event, f'self_{on_device if on_gpu else "cpu"}_time_total')

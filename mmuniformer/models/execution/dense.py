@@ -63,7 +63,8 @@ def inner_product_dtype(layer: nn.Module, x: Tensor) -> torch.dtype | None:
     if torch.is_grad_enabled() or is_tracing() or x.device.type != 'cpu':
         return None
     if type(layer) in (PointwiseConv2d, PointwiseConv3d):
-        if not x.is_contiguous(memory_format=LAYERS[x.ndim - 2].channels_last):
+        layout = LAYERS[layer.weight.ndim - 2].channels_last
+        if x.ndim != layer.weight.ndim or not x.is_contiguous(memory_format=layout):
             return None
     elif type(layer) is not Linear:
         return None

@@ -158,6 +158,7 @@ def test_profiles_that_are_refused(names, mode, message):
         ('aten::mkldnn_convolution', [[1, 8, 4, 4, 4], [8, 1, 5, 5, 5], [8]], 'depthwise'),
         ('aten::cudnn_convolution', [[1, 1, 4, 4], [1, 1, 3, 3]], 'dense'),
         ('aten::addmm', [[8], [4, 8], [8, 8]], 'dense'),
+        ('mkldnn::_linear_pointwise', [[9, 8], [16, 8], [16]], 'dense'),
         ('aten::_scaled_dot_product_flash_attention_for_cpu', [], 'attention'),
         ('aten::bmm', [], 'attention'),
         ('aten::_softmax', [], 'attention'),
@@ -180,3 +181,7 @@ def test_time_is_split_by_kinds_of_operators():
     case = case_of('plain')
     call = case.call(case.build(), SHAPE)
     assert all(seconds_by_kind(call, torch.device('cpu')).values())
+    deployed = case_of('deploy')  # operators of oneDNN are counted, too
+    call = deployed.call(deployed.build(), SHAPE)
+    found = seconds_by_kind(call, torch.device('cpu'))
+    assert found['dense'] > found['attention'] > 0
