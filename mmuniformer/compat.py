@@ -24,6 +24,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.utils import digit_version
 from torch import _weights_only_unpickler
+from torch.autograd import forward_ad
 
 from mmuniformer.errors import UserError
 
@@ -51,6 +52,15 @@ CAN_EXPORT = digit_version(torch.__version__) >= digit_version(EXPORT_TORCH)
 def is_tracing() -> bool:
     """Tell whether what runs becomes a graph, which other sizes may go through."""
     return torch.jit.is_tracing() or is_compiling()
+
+
+def needs_public_operators() -> bool:
+    """Tell whether something sees the operators that run, and knows only PyTorch's public ones.
+
+    Such are tracing, dispatch modes (FLOP counters, fake tensors) and forward-mode derivatives.
+    """
+    observed = torch._C._len_torch_dispatch_stack() > 0 or forward_ad._current_level >= 0
+    return observed or is_tracing()
 
 
 def autocast_dtype() -> torch.dtype | None:

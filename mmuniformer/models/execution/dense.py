@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmuniformer.compat import autocast_dtype, is_compiling, is_tracing
+from mmuniformer.compat import autocast_dtype, is_compiling, needs_public_operators
 from mmuniformer.models.blocks import map_of, tokens_of
 from mmuniformer.models.execution.packing import packed_weight
 from mmuniformer.models.execution.tiling import as_map, may_overwrite
@@ -60,13 +60,16 @@ def prefers_inner_product(layer: Linear | Pointwise, x: Tensor) -> bool:
 
 def inner_product_dtype(layer: nn.Module, x: Tensor) -> torch.dtype | None:
     """Return the type in which oneDNN's inner product may run a layer, None where it may not."""
-    if torch.is_grad_enabled() or is_tracing() or x.device.type != 'cpu':
+    if torch.is_grad_enabled() or needs_public_operators() or x.device.type != 'cpu':
         return None
     if type(layer) in (PointwiseConv2d, PointwiseConv3d):
         layout = LAYERS[layer.weight.ndim - 2].channels_last
         if x.ndim != layer.weight.ndim or not x.is_contiguous(memory_format=layout):
             return None
     elif type(layer) is not Linear:
+        return None
+    # Subclasses of tensors, such as quantized ones, have operators of their own.
+    if type(x) is not Tensor or type(layer.weight) not in (nn.Parameter, Tensor):
         return None
     autocast = autocast_dtype()
     if x.dtype == torch.float64 or autocast is None and x.dtype != layer.weight.dtype:

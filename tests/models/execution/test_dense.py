@@ -6,6 +6,8 @@ import itertools
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmuniformer.models import UniFormer
 from mmuniformer.models.execution import dense, packing, set_policies
@@ -92,7 +94,9 @@ def test_autocast_computes_in_its_type(name, packed, calls):
     assert calls == [(torch.bfloat16, 'none', True)] * packed
 
 
-@pytest.mark.parametrize('why', ['gradients', 'float64', 'types', 'tracing', 'subclass', 'absent'])
+@pytest.mark.parametrize(
+    'why', ['gradients', 'float64', 'types', 'tracing', 'subclass', 'tensor subclass', 'absent']
+)
 @pytest.mark.parametrize('name', LAYERS)
 def test_runs_by_public_operators_where_it_must(name, why, calls, monkeypatch):
     layer, x = make(name, packed=True)
@@ -102,6 +106,8 @@ def test_runs_by_public_operators_where_it_must(name, why, calls, monkeypatch):
         layer.bfloat16()
     if why == 'subclass':
         layer.__class__ = type('Special', (type(layer),), {})
+    if why == 'tensor subclass':
+        x = x.as_subclass(type('Special', (torch.Tensor,), {}))
     if why == 'absent':
         monkeypatch.setattr(dense, 'has_inner_product', lambda dtype: False)
     with torch.set_grad_enabled(why == 'gradients'):
@@ -112,6 +118,19 @@ def test_runs_by_public_operators_where_it_must(name, why, calls, monkeypatch):
             torch.jit.trace(layer, x, check_trace=False)
         else:
             torch.testing.assert_close(layer(x), layer.plain(x))
+    assert calls == []
+
+
+@torch.no_grad()
+def test_public_operators_run_where_operators_are_seen(calls):
+    layer, x = make('tokens', packed=True)
+    with FlopCounterMode(display=False) as counter:
+        layer(x)
+    assert counter.get_total_flops() == 2 * x.numel() * 20
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        assert layer(mode.from_tensor(x)).shape == (*x.shape[:-1], 20)
+    tangent = torch.func.jvp(layer, (x,), (x,))[1]
+    torch.testing.assert_close(tangent, layer.plain(x) - layer.bias)
     assert calls == []
 
 
