@@ -236,8 +236,8 @@ class StagedBackbone(BaseModule):
     def switch_to_deploy(self, test_cfg: Any = None) -> None:
         """Fold norms, residuals and LayerScale into weights, in place and for good.
 
-        On a CPU, dense layers then keep their weights a second time, as oneDNN reads them. These
-        follow every change of a weight but those made through ``weight.data``.
+        On a CPU, dense layers then keep their weights a second time, as oneDNN reads them. They
+        miss changes in place that PyTorch does not see, as by ``weight.data.add_`` or NumPy.
 
         Outputs stay equal to 1e-5 in float32; see ``execution/folding.py``. The state dict then
         holds other tensors under the old names and says so by the entry ``deployed``. mmpose hands

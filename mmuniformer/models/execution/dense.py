@@ -21,9 +21,12 @@ from mmuniformer.models.layers import (
     PointwiseConv3d,
 )
 
+CAST_TYPES = {torch.float32, torch.bfloat16, torch.float16}
+"""What autocast casts to its type."""
+
 
 def linear(layer: Linear, x: Tensor) -> Tensor:
-    """Run a linear layer as oneDNN's inner product or, with gradients, as a 1x1 convolution."""
+    """Run a linear layer as oneDNN's inner product or, as with gradients, as a 1x1 convolution."""
     # oneDNN has no float64; compilers and exporters choose kernels of their own.
     if x.device.type != 'cpu' or x.dtype == torch.float64 or is_compiling():
         return layer.plain(x)
@@ -68,14 +71,15 @@ def inner_product_dtype(layer: nn.Module, x: Tensor) -> torch.dtype | None:
             return None
     elif type(layer) is not Linear:
         return None
+    tensors = [value for value in (x, layer.weight, layer.bias) if value is not None]
+    types, autocast = {value.dtype for value in tensors}, autocast_dtype()
     # Subclasses of tensors, such as quantized ones, have operators of their own.
-    if type(x) is not Tensor or type(layer.weight) not in (nn.Parameter, Tensor):
+    if not {type(value) for value in tensors} <= {nn.Parameter, Tensor}:
         return None
-    autocast = autocast_dtype()
-    if x.dtype == torch.float64 or autocast is None and x.dtype != layer.weight.dtype:
+    if not (types <= CAST_TYPES if autocast else len(types) == 1):
         return None
     dtype = autocast or x.dtype
-    return dtype if has_inner_product(dtype) else None
+    return dtype if torch._C._get_mkldnn_enabled() and has_inner_product(dtype) else None
 
 
 def inner_product(
@@ -107,7 +111,7 @@ def has_inner_product(dtype: torch.dtype) -> bool:
     PyTorch has the operators for its compiler alone: they may change or be absent.
     """
     x, weight = (
-        torch.linspace(-1, 1, 32 * size, dtype=torch.float64).view(size, 32).to(dtype)
+        torch.linspace(-1, 1, 32 * size, dtype=torch.float64, device='cpu').view(size, 32).to(dtype)
         for size in (3, 5)
     )
     expected = F.gelu(x.double() @ weight.double().T)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmuniformer.models.layers import Linear, Pointwise
 
 MANY_TOKENS = 1024
-"""For products of about as many tokens or more. Of fewer, the order hardly matters."""
+"""The number of tokens for which oneDNN chooses the order; of more it is the same."""
 
 
 class Packed(NamedTuple):
@@ -24,8 +24,8 @@ class Packed(NamedTuple):
 class PackedWeights:
     """The weights of a layer by the type that they are used in, packed when first used.
 
-    They take as much memory again. They follow the layer's weights, and belong to this process:
-    state dicts and copies of the layer are without them.
+    They follow the layer's weights, and belong to this process: state dicts and copies of the layer
+    are without them.
     """
 
     def __init__(self) -> None:
@@ -38,8 +38,10 @@ class PackedWeights:
         """Return weights ``(out, in, ...)`` as a matrix of a type, packed if that is possible."""
         if source.is_inference():  # it does not tell when it changes
             return source.flatten(1).to(dtype)
+        if not all(is_of(packed, source) for packed in self.by_type.values()):
+            self.by_type.clear()
         packed = self.by_type.get(dtype)
-        if packed is None or not is_of(packed, source):
+        if packed is None:
             weight = packed_weight(source.detach().flatten(1).to(dtype))
             packed = self.by_type[dtype] = Packed(weight, source.detach(), source._version)
         return packed.weight
@@ -52,7 +54,9 @@ def packed_weight(weight: Tensor) -> Tensor:
 
 def is_of(packed: Packed, source: Tensor) -> bool:
     """Tell whether packed weights are those of a tensor as it is now."""
-    return packed.source.data_ptr() == source.data_ptr() and packed.version == source._version
+    kept = packed.source
+    same = kept.shape == source.shape and kept.stride() == source.stride()
+    return same and kept.data_ptr() == source.data_ptr() and packed.version == source._version
 
 
 def pack(network: nn.Module) -> None:

@@ -39,12 +39,13 @@ def make(name, dtype=torch.float32, packed=False):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """The types, activations and packing of products that were run."""
+    """The types, activations and packing of the products that are run."""
     seen, run = [], dense.linear_pointwise
 
-    def spy(x, weight, bias, activation, *args):
-        seen.append((x.dtype, activation, weight.layout is torch._mkldnn))
-        return run(x, weight, bias, activation, *args)
+    def spy(x, weight, bias, activation, approximate='none'):
+        name = activation if approximate == 'none' else f'{activation}, {approximate}'
+        seen.append((x.dtype, name, weight.layout is torch._mkldnn))
+        return run(x, weight, bias, activation, approximate)
 
     monkeypatch.setattr(dense, 'linear_pointwise', spy)
     return seen
@@ -59,11 +60,12 @@ def test_inner_product_is_the_layer(name, dtype, packed, calls):
     out = layer(x)
     assert out.dtype is dtype
     torch.testing.assert_close(out, layer.plain(x), rtol=0, atol=TOLERANCE[dtype])
+    layer.bias += 1
+    torch.testing.assert_close(layer(x), out + 1, rtol=0, atol=TOLERANCE[dtype])
+    layer.bias = None
+    torch.testing.assert_close(layer(x), layer.plain(x), rtol=0, atol=TOLERANCE[dtype])
     # In bfloat16 a convolution is as fast, unless weights are packed.
-    assert calls == [(dtype, 'none', packed)] * (packed or dtype is torch.float32)
-    if layer.bias is not None:
-        layer.bias += 1
-        torch.testing.assert_close(layer(x), out + 1, rtol=0, atol=TOLERANCE[dtype])
+    assert calls == [(dtype, 'none', packed)] * 3 * (packed or dtype is torch.float32)
 
 
 @pytest.mark.parametrize('approximate', ['none', 'tanh'])
@@ -78,7 +80,7 @@ def test_gelu_is_part_of_the_product(name, dtype, approximate, calls):
     expected = ffn.plain(x)
     set_policies(ffn)
     torch.testing.assert_close(ffn(x), expected, rtol=0, atol=TOLERANCE[dtype])
-    assert calls[0] == (dtype, 'gelu', False)
+    assert calls[0] == (dtype, 'gelu' if approximate == 'none' else 'gelu, tanh', False)
     assert len(calls) == (2 if dtype is torch.float32 else 1)
 
 
@@ -95,7 +97,8 @@ def test_autocast_computes_in_its_type(name, packed, calls):
 
 
 @pytest.mark.parametrize(
-    'why', ['gradients', 'float64', 'types', 'tracing', 'subclass', 'tensor subclass', 'absent']
+    'why',
+    ['gradients', 'float64', 'types', 'tracing', 'subclass', 'tensor subclass', 'off', 'absent'],
 )
 @pytest.mark.parametrize('name', LAYERS)
 def test_runs_by_public_operators_where_it_must(name, why, calls, monkeypatch):
@@ -110,7 +113,10 @@ def test_runs_by_public_operators_where_it_must(name, why, calls, monkeypatch):
         x = x.as_subclass(type('Special', (torch.Tensor,), {}))
     if why == 'absent':
         monkeypatch.setattr(dense, 'has_inner_product', lambda dtype: False)
-    with torch.set_grad_enabled(why == 'gradients'):
+    with (
+        torch.set_grad_enabled(why == 'gradients'),
+        torch.backends.mkldnn.flags(enabled=why != 'off'),
+    ):
         if why == 'types':
             with pytest.raises(RuntimeError, match='bias type|same'):
                 layer(x)
@@ -161,10 +167,13 @@ def test_the_operator_is_tried_before_it_is_used(fault, monkeypatch):
         assert dense.has_inner_product.__wrapped__(torch.float32) == (fault is None)
 
 
-@pytest.mark.parametrize('change', ['in place', 'state dict', 'type', 'tensor'])
+@pytest.mark.parametrize('change', ['in place', 'state dict', 'type', 'tensor', 'view', 'rows'])
 @torch.no_grad()
 def test_packed_weights_follow_the_layer(change):
     layer, x = make('tokens', packed=True)
+    if change == 'view':
+        layer.weight = torch.nn.Parameter(torch.randn(12, 12))
+        layer.bias = None
     before = layer(x)
     assert set(layer.packed.by_type) == {torch.float32}
     if change == 'in place':
@@ -173,11 +182,18 @@ def test_packed_weights_follow_the_layer(change):
         layer.load_state_dict({**layer.state_dict(), 'weight': layer.weight * 2})
     elif change == 'tensor':
         layer.weight.data = layer.weight * 2
+    elif change == 'view':  # the same memory in another order
+        layer.weight.data = layer.weight.data.T
+    elif change == 'rows':
+        layer.weight.data, layer.bias.data = layer.weight.data[:9], layer.bias.data[:9]
     else:
         layer, x = layer.bfloat16(), x.bfloat16()
     tolerance = 3e-2 if change == 'type' else 1e-5
     torch.testing.assert_close(layer(x), layer.plain(x), rtol=0, atol=tolerance)
-    assert change == 'type' or not torch.allclose(layer(x), before)
+    if change == 'type':
+        assert set(layer.packed.by_type) == {torch.bfloat16}
+    else:
+        assert layer(x).shape != before.shape or not torch.allclose(layer(x), before)
 
 
 @torch.no_grad()
@@ -210,11 +226,12 @@ def test_deployed_networks_pack_and_copies_pack_anew():
     expected = model(x)
     packed = [m for m in model.modules() if getattr(m, 'packed', None) and m.packed.by_type]
     assert len(packed) == 4 * sum(model.depths)  # conv1, conv2 or qkv, proj; fc1, fc2
+    assert {type(m) for m in packed} == {Linear, PointwiseConv2d}
     assert set(model.state_dict()) == names
     file = io.BytesIO()
     torch.save(model, file)
     file.seek(0)
     for other in (copy.deepcopy(model), torch.load(file, weights_only=False)):
-        assert not any(m.packed.by_type for m in other.modules() if isinstance(m, Linear))
+        assert not any(m.packed.by_type for m in other.modules() if getattr(m, 'packed', None))
         for out, ref in zip(other(x), expected, strict=True):
             assert torch.equal(out, ref)
