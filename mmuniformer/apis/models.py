@@ -154,7 +154,8 @@ def build_model(
         model.load_state_dict(checked_state_dict(model, raw, source), strict=False)
         if meta := meta_of(raw):
             model.dataset_meta = meta
-    return model.to(device).eval()
+    model.to(device).eval()  # which some networks of the frameworks return nothing from
+    return model
 
 
 def meta_of(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from mmengine.registry import DefaultScope
 from mmuniformer.apis.config import load_config, scope_of
 from mmuniformer.apis.models import build_model, get_model, list_models
 from mmuniformer.errors import CheckpointError, UserError
+from mmuniformer.models import UniFormer
 from mmuniformer.models.weights import catalog, files
 from mmuniformer.models.weights.catalog import RELEASED_FILES
 
@@ -86,6 +87,15 @@ def test_model_on_the_meta_device():
 
 def test_init_cfg_is_not_followed():
     build_model(bare(init_cfg={'type': 'Pretrained', 'checkpoint': 'no/such/file.pth'}))
+
+
+def test_a_network_whose_train_returns_nothing(monkeypatch):
+    """Those of mmpretrain."""
+    train = UniFormer.train
+    monkeypatch.setattr(UniFormer, 'train', lambda self, mode=True: train(self, mode) and None)
+    model = build_model(bare())
+    assert type(model) is UniFormer
+    assert not model.training
 
 
 def test_a_config_without_a_model():
