@@ -59,8 +59,9 @@ def needs_public_operators() -> bool:
 
     Such are tracing, dispatch modes (FLOP counters, fake tensors) and forward-mode derivatives.
     """
-    observed = torch._C._len_torch_dispatch_stack() > 0 or forward_ad._current_level >= 0
-    return observed or is_tracing()
+    if is_tracing():  # first: a compiler would break its graph at the rest
+        return True
+    return torch._C._len_torch_dispatch_stack() > 0 or forward_ad._current_level >= 0
 
 
 def autocast_dtype() -> torch.dtype | None:
