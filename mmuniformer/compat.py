@@ -37,6 +37,9 @@ CONFIGS = INSTALLED if INSTALLED.is_dir() else PACKAGE.parent / 'configs'
 TORCH_HAS_ALLOW_LIST = digit_version(torch.__version__) >= digit_version('2.6')
 """Whether ``weights_only`` loading can be told what training checkpoints hold beside tensors."""
 
+CAST_TYPES = {torch.float32, torch.bfloat16, torch.float16}
+"""What autocast casts to its type."""
+
 is_compiling = (
     getattr(torch.compiler, 'is_compiling', None)  # from torch 2.3 on
     or getattr(torch._utils, 'is_compiling', None)
@@ -69,6 +72,14 @@ def autocast_dtype() -> torch.dtype | None:
     if hasattr(torch, 'get_autocast_dtype'):
         return torch.get_autocast_dtype('cpu') if torch.is_autocast_enabled('cpu') else None
     return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+
+
+def compute_dtype(*operands: torch.Tensor) -> torch.dtype | None:
+    """Return the type that an operator on a CPU computes in; None where it would mix types."""
+    types, autocast = {operand.dtype for operand in operands}, autocast_dtype()
+    if autocast is None:
+        return types.pop() if len(types) == 1 else None
+    return autocast if types <= CAST_TYPES else None
 
 
 def require_export() -> None:

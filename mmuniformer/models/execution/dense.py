@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmuniformer.compat import autocast_dtype, is_compiling, needs_public_operators
+from mmuniformer.compat import compute_dtype, is_compiling, needs_public_operators
 from mmuniformer.models.blocks import map_of, tokens_of
 from mmuniformer.models.execution.packing import packed_weight
 from mmuniformer.models.execution.tiling import as_map, may_overwrite
@@ -21,17 +21,14 @@ from mmuniformer.models.layers import (
     PointwiseConv3d,
 )
 
-CAST_TYPES = {torch.float32, torch.bfloat16, torch.float16}
-"""What autocast casts to its type."""
-
 
 def linear(layer: Linear, x: Tensor) -> Tensor:
     """Run a linear layer as oneDNN's inner product or, as with gradients, as a 1x1 convolution."""
     # oneDNN has no float64; compilers and exporters choose kernels of their own.
     if x.device.type != 'cpu' or x.dtype == torch.float64 or is_compiling():
         return layer.plain(x)
-    if prefers_inner_product(layer, x):
-        return inner_product(layer, x)
+    if dtype := preferred_dtype(layer, x):
+        return inner_product(layer, x, dtype)
     rows = as_map(x.reshape(-1, x.shape[-1]))
     out = F.conv2d(rows, layer.weight[..., None, None], layer.bias)
     return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
@@ -39,7 +36,8 @@ def linear(layer: Linear, x: Tensor) -> Tensor:
 
 def pointwise(layer: Pointwise, x: Tensor) -> Tensor:
     """Run a 1x1 convolution as oneDNN's inner product in inference."""
-    return inner_product(layer, x) if prefers_inner_product(layer, x) else layer.plain(x)
+    dtype = preferred_dtype(layer, x)
+    return layer.plain(x) if dtype is None else inner_product(layer, x, dtype)
 
 
 def overwriting_ffn(mlp: FFN, x: Tensor) -> Tensor:
@@ -49,16 +47,17 @@ def overwriting_ffn(mlp: FFN, x: Tensor) -> Tensor:
     """
     if type(mlp.act) is not nn.GELU or not may_overwrite(mlp):
         return mlp.plain(x)
-    if inner_product_dtype(mlp.fc1, x) is None:
-        return mlp.fc2(torch.ops.aten.gelu_(mlp.fc1(x), approximate=mlp.act.approximate))
-    return mlp.fc2(inner_product(mlp.fc1, x, 'gelu', mlp.act.approximate))
+    dtype, approximate = inner_product_dtype(mlp.fc1, x), mlp.act.approximate
+    if dtype is None:
+        return mlp.fc2(torch.ops.aten.gelu_(mlp.fc1(x), approximate=approximate))
+    return mlp.fc2(inner_product(mlp.fc1, x, dtype, 'gelu', approximate))
 
 
-def prefers_inner_product(layer: Linear | Pointwise, x: Tensor) -> bool:
-    """Tell whether a layer runs fastest as an inner product."""
+def preferred_dtype(layer: Linear | Pointwise, x: Tensor) -> torch.dtype | None:
+    """Return the type in which a layer runs fastest as an inner product, None where it does not."""
     dtype = inner_product_dtype(layer, x)
     # Without packed weights a convolution in bfloat16 is as fast or faster.
-    return dtype is torch.float32 or (dtype is not None and layer.packed is not None)
+    return dtype if dtype is torch.float32 or layer.packed is not None else None
 
 
 def inner_product_dtype(layer: nn.Module, x: Tensor) -> torch.dtype | None:
@@ -72,26 +71,28 @@ def inner_product_dtype(layer: nn.Module, x: Tensor) -> torch.dtype | None:
     elif type(layer) is not Linear:
         return None
     tensors = [value for value in (x, layer.weight, layer.bias) if value is not None]
-    types, autocast = {value.dtype for value in tensors}, autocast_dtype()
     # Subclasses of tensors, such as quantized ones, have operators of their own.
     if not {type(value) for value in tensors} <= {nn.Parameter, Tensor}:
         return None
-    if not (types <= CAST_TYPES if autocast else len(types) == 1):
-        return None
-    dtype = autocast or x.dtype
-    return dtype if torch._C._get_mkldnn_enabled() and has_inner_product(dtype) else None
+    dtype = compute_dtype(*tensors)
+    known = dtype is not None and torch._C._get_mkldnn_enabled() and has_inner_product(dtype)
+    return dtype if known else None
 
 
 def inner_product(
-    layer: Linear | Pointwise, x: Tensor, activation: str = 'none', approximate: str = 'none'
+    layer: Linear | Pointwise,
+    x: Tensor,
+    dtype: torch.dtype,
+    activation: str = 'none',
+    approximate: str = 'none',
 ) -> Tensor:
     """Run a layer on tokens ``(..., C)``, a convolution on a map; then GELU if asked for."""
-    dtype, is_map = autocast_dtype() or x.dtype, isinstance(layer, Pointwise)
     if layer.packed is None:
         weight = layer.weight.flatten(1).to(dtype)
     else:
         weight = layer.packed.get(layer.weight, dtype)
     bias = None if layer.bias is None else layer.bias.to(dtype)
+    is_map = isinstance(layer, Pointwise)
     tokens = tokens_of(x) if is_map else x
     out = linear_pointwise(tokens.to(dtype), weight, bias, activation, approximate)
     return map_of(out) if is_map else out

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmuniformer.compat import autocast_dtype, is_tracing
+from mmuniformer.compat import compute_dtype, is_tracing
 from mmuniformer.models.layers import Depthwise
 
 FAST_TYPES = {torch.float32, torch.bfloat16}
@@ -26,12 +26,12 @@ def depthwise(layer: Depthwise, x: Tensor) -> Tensor:
     if is_tracing() or not torch.is_grad_enabled() or x.device.type != 'cpu':
         return layer.plain(x)
     inputs = (x, layer.weight, layer.bias)
-    types, autocast = {value.dtype for value in inputs}, autocast_dtype()
-    known = types <= FAST_TYPES and (autocast in FAST_TYPES or autocast is None and len(types) == 1)
+    dtype = compute_dtype(*inputs)
+    known = {dtype, *(value.dtype for value in inputs)} <= FAST_TYPES
     fast = layer.kernel_size[-1] in FAST_WIDTHS and torch.backends.mkldnn.is_available()
     if not known or not fast:
         return layer.plain(x)
-    return DepthwiseConvolution.apply(*(value.to(autocast or x.dtype) for value in inputs))
+    return DepthwiseConvolution.apply(*(value.to(dtype) for value in inputs))
 
 
 class DepthwiseConvolution(torch.autograd.Function):

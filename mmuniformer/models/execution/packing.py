@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
@@ -11,14 +9,6 @@ from mmuniformer.models.layers import Linear, Pointwise
 
 MANY_TOKENS = 1024
 """The number of tokens for which oneDNN chooses the order; of more it is the same."""
-
-
-class Packed(NamedTuple):
-    """Packed weights, and of which state of which tensor they are."""
-
-    weight: Tensor
-    source: Tensor
-    version: int
 
 
 class PackedWeights:
@@ -29,7 +19,9 @@ class PackedWeights:
     """
 
     def __init__(self) -> None:
-        self.by_type: dict[torch.dtype, Packed] = {}
+        self.source: Tensor | None = None  # what they are made of, and of which version of it
+        self.version = 0
+        self.by_type: dict[torch.dtype, Tensor] = {}
 
     def __reduce__(self) -> tuple:
         return PackedWeights, ()
@@ -38,25 +30,23 @@ class PackedWeights:
         """Return weights ``(out, in, ...)`` as a matrix of a type, packed if that is possible."""
         if source.is_inference():  # it does not tell when it changes
             return source.flatten(1).to(dtype)
-        if not all(is_of(packed, source) for packed in self.by_type.values()):
-            self.by_type.clear()
-        packed = self.by_type.get(dtype)
-        if packed is None:
-            weight = packed_weight(source.detach().flatten(1).to(dtype))
-            packed = self.by_type[dtype] = Packed(weight, source.detach(), source._version)
-        return packed.weight
+        if not self.are_of(source):
+            self.source, self.version, self.by_type = source.detach(), source._version, {}
+        if dtype not in self.by_type:
+            self.by_type[dtype] = packed_weight(self.source.flatten(1).to(dtype))
+        return self.by_type[dtype]
+
+    def are_of(self, source: Tensor) -> bool:
+        """Tell whether they are those of a tensor as it is now."""
+        kept = self.source
+        if kept is None or (kept.shape, kept.stride()) != (source.shape, source.stride()):
+            return False
+        return kept.data_ptr() == source.data_ptr() and self.version == source._version
 
 
 def packed_weight(weight: Tensor) -> Tensor:
     """Return weights ``(out, in)`` as oneDNN reads them: opaque to all other operators."""
     return torch.ops.mkldnn._reorder_linear_weight(weight, MANY_TOKENS)
-
-
-def is_of(packed: Packed, source: Tensor) -> bool:
-    """Tell whether packed weights are those of a tensor as it is now."""
-    kept = packed.source
-    same = kept.shape == source.shape and kept.stride() == source.stride()
-    return same and kept.data_ptr() == source.data_ptr() and packed.version == source._version
 
 
 def pack(network: nn.Module) -> None:

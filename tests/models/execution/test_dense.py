@@ -15,9 +15,9 @@ from mmuniformer.models.layers import FFN, Linear, PointwiseConv2d, PointwiseCon
 
 TYPES = [torch.float32, torch.bfloat16]
 LAYERS = {
-    'tokens': (Linear, (2, 5, 7, 12)),
-    'image': (PointwiseConv2d, (2, 12, 5, 7)),
-    'clip': (PointwiseConv3d, (2, 12, 3, 5, 7)),
+    'tokens': (Linear, (2, 5, 7)),
+    'image': (PointwiseConv2d, (2, 5, 7)),
+    'clip': (PointwiseConv3d, (2, 3, 5, 7)),
 }
 TOLERANCE = {
     torch.float32: {'rtol': 0, 'atol': 1e-5},
@@ -35,8 +35,8 @@ def make(name, dtype=torch.float32, packed=False):
     set_policies(layer)
     if packed:
         packing.pack(layer)
+    tokens = torch.randn(*shape, 12, dtype=dtype)
     # A map as blocks give it: a view of tokens.
-    tokens = torch.randn(shape if kind is Linear else (shape[0], *shape[2:], shape[1]), dtype=dtype)
     return layer, tokens if kind is Linear else tokens.movedim(-1, 1)
 
 
